@@ -1,0 +1,38 @@
+"""The one small hierarchy of errors that a command turns into a line on stderr and an exit status.
+
+Every message names the thing, what was expected, and what to do next. Library code raises; only a
+script's `main` catches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class RequestError(ValueError):
+    """The request cannot be met as asked: a wrong flag, a missing file, an unusable checkpoint or data (exit 2)."""
+
+
+class MissingFileError(RequestError, FileNotFoundError):
+    """A file or folder that the request names is not there."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class CheckpointError(RequestError):
+    """A checkpoint that is damaged, unsafe, incomplete, ambiguous, or of another architecture."""
+
+
+class DataError(RequestError):
+    """Annotations or features that cannot be used with this model."""
+
+
+class RunError(RuntimeError):
+    """The request was right, but the run failed on the way (exit 1)."""
+
+
+def first_few(names: Sequence[object], shown: int = 3) -> str:
+    """Return the first few of `names` for a message, `", ..."` standing for the rest."""
+    listed = ", ".join(str(name) for name in names[:shown])
+    return f"{listed}, ..." if len(names) > shown else listed
