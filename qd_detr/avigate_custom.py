@@ -61,7 +61,11 @@ class GatingFunction(nn.Module):
             joint = torch.cat([video.mean(dim=1), audio.mean(dim=1)], dim=-1).unsqueeze(1)  # (B, 1, 2D)
         else:
             joint = torch.cat([video, audio], dim=-1)  # (B, L, 2D)
-        return self.squash(self.mlp_mha(joint)), self.squash(self.mlp_ffn(joint))
+        return self._gate(self.mlp_mha, joint), self._gate(self.mlp_ffn, joint)
+
+    def _gate(self, mlp: nn.Sequential, joint: Tensor) -> Tensor:
+        # A user's own MLP, taken over as it is, may end in its Tanh; it must not be squashed twice.
+        return mlp(joint) if isinstance(mlp[-1], nn.Tanh) else self.squash(mlp(joint))
 
 
 class GatedFusionLayer(nn.Module):
@@ -190,6 +194,26 @@ class AVIGATEFusionCustom(nn.Module):
             return None
         return min(r[0] for r in known), max(r[1] for r in known)
 
+    def switch_gating_type(self, gating_type: str) -> None:
+        """Run the same weights as global or clipwise gating; `trained_gating_type` keeps what they were trained as.
+
+        The two have weights of the same shapes but are different functions.
+
+        Raises:
+            ValueError: elementwise is involved; its gates have hidden_dim outputs, the others' one.
+        """
+        if gating_type == self.gating_type:
+            return
+        if {gating_type, self.gating_type} != {"global", "clipwise"}:
+            raise ValueError(
+                f"a fusion trained as {self.trained_gating_type} cannot run as {gating_type}: an elementwise gate has "
+                "hidden_dim outputs and the others one, so their weights differ in shape; only global and clipwise "
+                "can be exchanged"
+            )
+        self.gating_type = self._recorder.gating_type = gating_type
+        for layer in self.fusion_layers:
+            layer.gating_function.gating_type = gating_type
+
     def forward(
         self,
         video_feat: Tensor,
@@ -293,6 +317,12 @@ class AVIGATEFusionCustom(nn.Module):
     def disable_gate_tracking(self) -> None:
         """Stop recording and keep the history."""
         self._recorder.stop()
+
+    def swap_recorder(self, recorder: GateRecorder | None) -> GateRecorder:
+        """Record with another recorder (a fresh one for None) and return the one before, to be put back later."""
+        before = self._recorder
+        self._recorder = GateRecorder(self.gating_type, self.hidden_dim) if recorder is None else recorder
+        return before
 
     def set_current_sample_id(self, sample_id: SampleId | Sequence[SampleId] | None) -> None:
         """Name the next forwards: one id for the whole batch, a list of one id per sample, or None for automatic ids.

@@ -174,14 +174,19 @@ def build_model(checkpoint: Checkpoint, settings: Settings, device: str | torch.
     model.options = dict(settings.options)
     if fusion.gating_type != fusion.trained_gating_type:
         logger.warning(
-            "trained with %s gating, run with %s as asked: the weights fit both, the function does not; "
-            "these are not the gates the model was trained with",
-            fusion.trained_gating_type,
-            fusion.gating_type,
+            "%s", gating_change_note(fusion.trained_gating_type, fusion.gating_type)
         )
     for sentence in settings.disagreements:
         logger.warning("options disagree on %s", sentence)
     return model.eval().to(device)
+
+
+def gating_change_note(trained: str, run: str) -> str:
+    """Return the sentence that goes wherever a model runs with another gating type than it was trained with."""
+    return (
+        f"trained with {trained} gating, run with {run} as asked: the weights fit both, the function is another; "
+        "these are not the gates the model was trained with"
+    )
 
 
 def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what: str) -> None:

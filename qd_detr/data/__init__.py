@@ -1,0 +1,1 @@
+"""The data side: annotations, feature files, batches. Only `batches` imports torch."""

@@ -1,0 +1,99 @@
+"""One pass over the data: batches in, per sample a prediction and its recorded gates out.
+
+Whatever is to be different about a run - legacy batches, an intervention on the gates - is a value this pass is
+given. It leaves nothing on the model but the history that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qd_detr.avigate_custom import GateEdit
+from qd_detr.data.annotations import Query
+from qd_detr.data.batches import iter_batches, plan_batches
+from qd_detr.data.features import FeatureIndex, FeatureReader
+from qd_detr.model import QDDETR
+from qd_detr.running.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.tracking.history import GateEntry, GateHistory
+
+# Large enough for matrix products at full speed on two cores, small enough that a batch of elementwise gates is 20 MB.
+DEFAULT_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """What one sample gave: its position in the queries, its submission line, its gates (None if untracked)."""
+
+    position: int
+    query: Query
+    line: dict[str, Any]
+    gates: GateEntry | None
+
+
+@dataclass(frozen=True)
+class PassSettings:
+    """How to run a pass.
+
+    Attributes:
+        batch_size: samples per batch at most; results do not depend on it unless legacy_batches is on.
+        legacy_batches: file order in chunks of batch_size, videos padded together, masks mixed between samples, as
+            the legacy run evaluated. Off, batches hold samples of equal clip count: every sample's batch-1 value.
+        track: record gates. injection: also what they let through.
+        gate_edit: an intervention on the gates.
+    """
+
+    batch_size: int = DEFAULT_BATCH_SIZE
+    legacy_batches: bool = False
+    track: bool = True
+    injection: bool = True
+    gate_edit: GateEdit | None = None
+
+
+def planned_batches(index: FeatureIndex, settings: PassSettings) -> list[list[int]]:
+    """Return the positions of the samples of every batch, in the order they will run."""
+    return plan_batches(index.clip_counts, settings.batch_size, mixed_lengths=settings.legacy_batches)
+
+
+def run_pass(
+    model: QDDETR,
+    index: FeatureIndex,
+    reader: FeatureReader,
+    batches: Sequence[Sequence[int]],
+    postprocessing: PostprocessingOptions,
+    settings: PassSettings,
+    history: GateHistory | None = None,
+) -> Iterator[list[SampleResult]]:
+    """Yield the results of one batch after another.
+
+    Args:
+        batches: positions in `index.queries`, as `planned_batches` gives them (or what is left of them).
+        history: where gates are recorded, by qid; a new one in memory if not given.
+
+    The model is put in eval mode; its mode, its tracking state and its sample id are put back when the pass ends,
+    however it ends.
+    """
+    fusion = model.avigate_fusion
+    was_training, old_recorder = model.training, fusion.swap_recorder(None)
+    model.eval()
+    try:
+        if settings.track:
+            fusion.enable_gate_tracking(injection=settings.injection, history=history)
+        for positions, batch in iter_batches(index.queries, reader, batches):
+            queries = [index.queries[p] for p in positions]
+            if settings.track:
+                fusion.set_current_sample_id([query.qid for query in queries])
+            with torch.inference_mode():
+                outputs = model(batch, gate_edit=settings.gate_edit, legacy_batch_mask=settings.legacy_batches)
+                lines = submission_lines(queries, outputs, postprocessing)
+            recorded = fusion.gate_history if settings.track else None
+            yield [
+                SampleResult(p, query, line, None if recorded is None else recorded[query.qid])
+                for p, query, line in zip(positions, queries, lines, strict=True)
+            ]
+    finally:
+        fusion.swap_recorder(old_recorder)
+        model.train(was_training)
