@@ -1,0 +1,75 @@
+"""`python -m qd_detr.evaluation`: metrics of a submission file as a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qd_detr.data.annotations import DATASETS, read_annotations
+from qd_detr.errors import RequestError, RunError
+from qd_detr.evaluation.report import write_metrics
+from qd_detr.evaluation.scoring import evaluate, evaluate_tvsum
+from qd_detr.evaluation.submission import read_submission
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="python -m qd_detr.evaluation",
+        description="Evaluate predictions against annotations, number for number as the field reports them.",
+    )
+    parser.add_argument("--submission", type=Path, required=True, help="predictions, .jsonl in submission format")
+    parser.add_argument("--annotations", type=Path, required=True, help="labelled annotations, .jsonl or .json")
+    parser.add_argument("--output", type=Path, required=True, help="metrics file to write, .json (percent)")
+    parser.add_argument("--dset_name", choices=DATASETS, default="hl", help="data set (default: %(default)s)")
+    parser.add_argument("--dset_domain", help="TVSum domain, as BK (default: all lines)")
+    parser.add_argument(
+        "--clip_length_s", type=_seconds, default=2.0, help="seconds per saliency clip (default: %(default)g)"
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 done, 1 the metrics could not be written, 2 the request was wrong."""
+    args = build_parser().parse_args(argv)
+    try:
+        _check_output(args.output, (args.submission, args.annotations))
+        predictions = read_submission(args.submission)
+        queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
+        if args.dset_name == "tvsum":
+            metrics = evaluate_tvsum(predictions, queries).metrics
+        else:
+            metrics = evaluate(predictions, queries, args.clip_length_s).metrics
+        write_metrics(metrics, args.output)
+    except (RequestError, RunError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1 if isinstance(error, RunError) else 2
+    for name, value in metrics["brief"].items():
+        print(f"{name:<24}{'-' if value is None else f'{value:.2f}':>7}")
+    return 0
+
+
+def _check_output(path: Path, inputs: Sequence[Path]) -> None:
+    if path.is_dir():
+        raise RequestError(f"--output {path} is a folder; give the path of a file")
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise RequestError(f"--output {path} is an input of this command and would be overwritten; give another path")
+    if not path.parent.is_dir():
+        raise RequestError(f"--output {path}: there is no folder {path.parent}; make it first")
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
