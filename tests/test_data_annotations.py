@@ -55,9 +55,10 @@ def test_a_labelled_line_becomes_a_query_with_all_its_fields(tmp_path):
     assert read_annotations(path)[0].labelled
 
 
-def test_a_line_without_labels_or_with_null_labels_is_unlabelled(tmp_path):
-    path = write_lines(tmp_path / "a.jsonl", record(1), record(2, relevant_windows=None), record(3, **labels()))
-    assert [query.labelled for query in read_annotations(path)] == [False, False, True]
+def test_a_line_without_labels_or_with_null_or_empty_labels_is_unlabelled(tmp_path):
+    changes = [{}, labels(relevant_windows=None), labels(relevant_windows=[]), labels(saliency_scores=None), labels()]
+    path = write_lines(tmp_path / "a.jsonl", *[record(qid, **change) for qid, change in enumerate(changes)])
+    assert [query.labelled for query in read_annotations(path)] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])

@@ -219,16 +219,14 @@ def _width_messages(checked: Sequence[_Checked], spec: FeatureSpec) -> list[str]
             with_them = f" ({wanted + ENDPOINTS_DIM} with the {ENDPOINTS_DIM} temporal endpoints)" if endpoints else ""
             order = ", in its order," if role == "video" else ""
             messages.append(
-                f"{role} features of {_count(set(shown), checked, role)} in {folders} do not fit the model: "
-                f"{first_few(list(shown.values()))} columns, expected {wanted}{with_them}; "
+                f"{role} features of {_count(set(shown), checked, role)} in {folders} do not fit the model, which "
+                f"takes {wanted} columns{with_them}: {first_few(list(shown.values()))}; "
                 f"give what the model was trained on{order} with {FLAGS[role]}"
             )
     return messages
 
 
-def _build_index(
-    checked: Sequence[_Checked], missing: list[tuple[int | str, Path]], spec: FeatureSpec
-) -> FeatureIndex:
+def _build_index(checked: Sequence[_Checked], missing: list[tuple[int | str, Path]], spec: FeatureSpec) -> FeatureIndex:
     """Return the index of queries whose files are all there and fit."""
     clip_counts, token_counts = [], []
     differing: dict[str, tuple[bool, bool]] = {}

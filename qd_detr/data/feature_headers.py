@@ -90,7 +90,8 @@ def rows_first(shape: tuple[int, ...], file: FeatureFile) -> tuple[int, ...]:
 
 def reason(error: BaseException) -> str:
     """Return in a few words why a file could not be read, without repeating its path."""
-    return str(getattr(error, "strerror", None) or error or type(error).__name__).splitlines()[0]
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
