@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -103,17 +104,31 @@ class GatedFusionLayer(nn.Module):
         g_att, g_ffn = self.gating_function(video, audio)
         if edit is not None:
             g_att, g_ffn = edit("attention", g_att), edit("ffn", g_ffn)
-        attended = self.out_proj(self.a_proj(self.norm1(audio)))  # (B, L, D); identity attention: own clip only
-        mixed = torch.addcmul(video, g_att, attended)
-        refined = self.ffn1(self.norm2(mixed))
-        refined_video = torch.addcmul(mixed, g_ffn, refined)
+        branch = self.audio_branch(audio)
+        mixed, refined = self.add_audio(video, g_att, branch)
         gates = LayerGates(g_att, g_ffn)
         if measure:
             with torch.no_grad():
-                gates.attention_injection, gates.attention_cosine = injection_of(g_att, attended, video)
+                gates.attention_injection, gates.attention_cosine = injection_of(g_att, branch, video)
                 gates.ffn_injection, gates.ffn_cosine = injection_of(g_ffn, refined, mixed)
+        return self.relate_clips(mixed, g_ffn, refined, pad_mask), gates
+
+    # The layer in three steps, so that runs which differ in a gate alone can share what comes before it.
+
+    def audio_branch(self, audio: Tensor) -> Tensor:
+        """Return what the attention gate scales, (B, L, D): identity attention, each clip hears only its own audio."""
+        return self.out_proj(self.a_proj(self.norm1(audio)))
+
+    def add_audio(self, video: Tensor, g_att: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the video with the gated audio added, and what the FFN gate scales; both (B, L, D)."""
+        mixed = torch.addcmul(video, g_att, branch)
+        return mixed, self.ffn1(self.norm2(mixed))
+
+    def relate_clips(self, mixed: Tensor, g_ffn: Tensor, refined: Tensor, pad_mask: Tensor | None) -> Tensor:
+        """Return the layer's output (B, L, D) from what `add_audio` gave and the FFN gate."""
+        refined_video = torch.addcmul(mixed, g_ffn, refined)
         related = self_attention(self.self_attention, self.norm3(refined_video), pad_mask) + refined_video
-        return self.ffn2(self.norm4(related)) + related, gates
+        return self.ffn2(self.norm4(related)) + related
 
 
 def injection_of(gate: Tensor, branch: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -332,10 +347,14 @@ class AVIGATEFusionCustom(nn.Module):
         self._recorder.set_sample_id(sample_id)
 
     def get_gate_statistics(self, sample_id: SampleId | None = None) -> dict[SampleId, dict[str, Any]]:
-        """Return {id: {"attention_stats": [per layer], "ffn_stats": [per layer], "layer_info": [per layer]}}."""
+        """Return {id: {"attention_stats": [per layer], "ffn_stats": [per layer], "layer_info": [per layer]}}.
+
+        Raises:
+            KeyError: that id is not there, or nothing has been recorded; so below.
+        """
         from qd_detr.analysis import samples  # what stands above is only asked for when a user calls for it
 
-        return samples.gate_statistics(self.gate_history, sample_id)
+        return samples.gate_statistics(self.gate_history, sample_id, self.gate_range)
 
     def print_gate_summary(self, sample_id: SampleId | None = None) -> None:
         """Print one line per sample, layer and gate."""
@@ -343,19 +362,23 @@ class AVIGATEFusionCustom(nn.Module):
 
         print(samples.summary_text(self.gate_history, sample_id, self.gate_range))
 
-    def save_gate_analysis(self, directory: str, sample_id: SampleId | None = None) -> None:
+    def save_gate_analysis(self, directory: str | Path, sample_id: SampleId | None = None) -> None:
         """Write `gate_analysis_{id}.png` per sample and `gate_statistics_{id or all}.json` into `directory`."""
-        from qd_detr.analysis import samples
+        from qd_detr.results import sample_files
 
-        samples.save_analysis(self.gate_history, directory, sample_id, self.gate_range)
+        sample_files.save_analysis(self.gate_history, directory, sample_id, self.gate_range)
 
     def compare_samples_gates(
-        self, sample_ids: Sequence[SampleId], directory: str | None = None
+        self, sample_ids: Sequence[SampleId], directory: str | Path | None = None
     ) -> dict[SampleId, dict[str, list[float]]]:
         """Return {id: {"att_means": [per layer], "ffn_means": [per layer]}}; draw `gate_comparison.png` if asked."""
         from qd_detr.analysis import samples
+        from qd_detr.results import sample_files
 
-        return samples.compare(self.gate_history, sample_ids, directory, self.gate_range)
+        means = samples.layer_means(self.gate_history, sample_ids)
+        if directory is not None:
+            sample_files.save_comparison(self.gate_history, sample_ids, directory, self.gate_range)
+        return means
 
 
 def _at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]:

@@ -1,0 +1,1 @@
+"""What is computed from recorded gates; reads, never runs a model."""

@@ -1,0 +1,1 @@
+"""The results folder: file names, the tree and its publication, the files in it."""

@@ -1,20 +1,25 @@
 """A results folder that is either the old one, untouched, or the new one, whole.
 
-Work in progress stays in `{output_dir}/.partial`. Publishing moves its files into place, deletes the files of the run
-before it (those that run's run_config.json lists) and writes run_config.json last: a tree without it is unfinished.
-What is not ours is never touched.
+Work in progress stays in `{output_dir}/.partial`: the files in `tree/`, what a killed run can be continued from in
+`journal/`. Publishing moves the files into place, deletes those of the run before it (which that run's
+run_config.json lists) and writes run_config.json last: a tree without it is unfinished. What is not ours is never
+touched.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
 from qd_detr.errors import RequestError, RunError
+
+logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_CONFIG = "run_config.json"
@@ -22,62 +27,79 @@ _PREVIOUS = "previous_run_config.json"
 
 
 class ResultsTree:
-    """Write-side of one results folder.
+    """Write-side of one results folder, as a context manager.
 
-    Use as a context manager: leaving it by an exception removes what was begun, folders included.
+    Left by a RequestError, it removes what was begun, folders included. Left by anything else, the journal stays, so
+    that the run can be continued with `resume=True`; without a journal everything is removed too.
     """
 
-    def __init__(self, output_dir: str | Path) -> None:
+    def __init__(self, output_dir: str | Path, *, resume: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.partial = self.output_dir / PARTIAL
+        self.journal_dir = self.partial / "journal"
+        self._tree = self.partial / "tree"
+        self._pending_config = self.partial / RUN_CONFIG
+        self._resume = resume
         self._made: list[Path] = []
+        self._lock: IO[str] | None = None
 
     def check(self) -> None:
         """Raise RequestError if a tree could not be written there; writes nothing."""
         existing = self.output_dir
         while not os.path.lexists(existing) and existing != existing.parent:
             existing = existing.parent
+        problem = None
         if not existing.is_dir():
-            raise RequestError(
-                f"results cannot be written to {self.output_dir}: {existing} is not a folder; "
-                "give another folder with --output_dir"
-            )
-        if not os.access(existing, os.W_OK | os.X_OK):
-            raise RequestError(
-                f"results cannot be written to {self.output_dir}: no permission in {existing}; "
-                "give another folder with --output_dir"
-            )
+            problem = f"{existing} is not a folder"
+        elif not os.access(existing, os.W_OK | os.X_OK):
+            problem = f"no permission in {existing}"
+        if problem:
+            raise RequestError(f"results cannot be written to {self.output_dir}: {problem}; give another --output_dir")
 
     def __enter__(self) -> ResultsTree:
         self.check()
-        missing = []
         folder = self.output_dir
         while not folder.exists():
-            missing.append(folder)
+            self._made.append(folder)
             folder = folder.parent
         try:
-            self.output_dir.mkdir(parents=True, exist_ok=True)
-            self._made = missing
-            self._recover()
-            self.partial.mkdir()
+            self.partial.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            if self._pending_config.exists():
+                self._finish_publishing()  # a run that died while publishing was whole
+            self._clear(self._tree, *([] if self._resume else [self.journal_dir]))
+            self._tree.mkdir()
         except OSError as error:
             self._discard()
-            raise RequestError(f"results cannot be written to {self.output_dir}: {error}; give another folder") from None
+            raise RequestError(
+                f"results cannot be written to {self.output_dir}: {error}; give another --output_dir"
+            ) from None
+        except RequestError:
+            if self._lock is not None:
+                self._discard()
+            raise
         return self
 
-    def __exit__(self, exc_type: object, exc: object, tb: object) -> None:
-        if exc_type is not None:
-            self._discard()
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is not None:
+            kept = self._pending_config.exists() or (self.journal_dir.exists() and not issubclass(kind, RequestError))
+            if kept:
+                self._clear(self._tree if not self._pending_config.exists() else None)
+                logger.warning("what was done is kept in %s; the same command with --resume continues it", self.partial)
+            else:
+                self._discard()
+        self._release_lock()
 
     def path(self, relative: str) -> Path:
         """Return where a file of the tree is to be written, its folder made."""
-        target = self.partial / relative
+        target = self._tree / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         return target
 
     def write_text(self, relative: str, text: str) -> None:
         """Write a text file of the tree, UTF-8 with plain newlines."""
-        self.path(relative).write_text(text, encoding="utf-8", newline="\n")
+        # A lone surrogate, which JSON allows in an id or a query, has no UTF-8; it is shown as "?".
+        self.path(relative).write_bytes(text.encode("utf-8", "replace"))
 
     def write_json(self, relative: str, data: Any) -> None:
         """Write a JSON file of the tree; NaN and Inf are errors."""
@@ -85,61 +107,89 @@ class ResultsTree:
 
     def files(self) -> list[str]:
         """Return the tree's files so far, relative, sorted."""
-        return sorted(p.relative_to(self.partial).as_posix() for p in self.partial.rglob("*") if p.is_file())
+        return sorted(p.relative_to(self._tree).as_posix() for p in self._tree.rglob("*") if p.is_file())
 
     def publish(self, run_config: dict[str, Any]) -> None:
         """Put the tree in place of the one before; `run_config` gains the list of files.
 
         Raises:
-            RunError: a folder of the tree is a link or a file of somebody else's; nothing was moved then.
+            RunError: a folder or file of somebody else's is in the way; nothing was moved then.
         """
-        files = [name for name in self.files() if name not in (RUN_CONFIG, _PREVIOUS)]
+        files = self.files()
         self._check_places(files)
-        self.write_json(RUN_CONFIG, {**run_config, "files": files})  # from here on, publishing can be finished later
+        text = to_json({**run_config, "files": files})
+        beginning = self.partial / "run_config.begin"
+        beginning.write_text(text, encoding="utf-8", newline="\n")
+        os.replace(beginning, self._pending_config)  # from here on, publishing can be finished by a later run
         self._finish_publishing()
 
     def _finish_publishing(self) -> None:
-        files = _listed(self.partial / RUN_CONFIG)
+        files = listed_files(self._pending_config)
         current, previous = self.output_dir / RUN_CONFIG, self.partial / _PREVIOUS
-        old = _listed(current) | _listed(previous)
+        old = listed_files(current) | listed_files(previous)
         if current.exists():
             os.replace(current, previous)
         for name in sorted(files):
-            if (self.partial / name).exists():
+            if (self._tree / name).exists():
                 target = self.output_dir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(self.partial / name, target)
+                os.replace(self._tree / name, target)
         remove_files(self.output_dir, old - files)
-        os.replace(self.partial / RUN_CONFIG, current)
-        shutil.rmtree(self.partial)
+        os.replace(self._pending_config, current)
+        self._clear(self._tree, self.journal_dir, previous)
+        self._release_lock()
+        self._clear(self.partial)
 
     def _check_places(self, files: Iterable[str]) -> None:
-        folders = {parent.as_posix() for name in files for parent in Path(name).parents} - {"."}
+        names = list(files)
+        folders = {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
         for folder in sorted(folders):
             place = self.output_dir / folder
             if place.is_symlink() or (place.exists() and not place.is_dir()):
-                raise RunError(f"{place} is in the way: it is not a plain folder; move it, or give another --output_dir")
-        for name in files:
+                raise RunError(f"{place} is in the way: not a plain folder; move it, or give another --output_dir")
+        for name in [*names, RUN_CONFIG]:
             place = self.output_dir / name
             if place.is_dir() and not place.is_symlink():
                 raise RunError(f"{place} is in the way: it is a folder; move it, or give another --output_dir")
 
-    def _recover(self) -> None:
-        """Clear what an interrupted run left; one that died while publishing is published first."""
-        if (self.partial / RUN_CONFIG).exists():
-            self._finish_publishing()
-        elif self.partial.exists():
-            shutil.rmtree(self.partial)
+    def _take_lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows: two runs into one folder are not told apart there
+            return
+        lock = open(self.partial / "lock", "w")  # noqa: SIM115 - held for as long as the run lasts
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise RequestError(
+                f"another run is writing to {self.output_dir} right now; wait for it, or give another --output_dir"
+            ) from None
+        self._lock = lock
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _discard(self) -> None:
-        if (self.partial / RUN_CONFIG).exists():
-            return  # publishing had begun; the next run finishes it
-        shutil.rmtree(self.partial, ignore_errors=True)
+        self._release_lock()
+        self._clear(self.partial)
         for folder in self._made:  # innermost first
             try:
                 folder.rmdir()
             except OSError:
                 break  # not there, or somebody put something into it
+
+    @staticmethod
+    def _clear(*places: Path | None) -> None:
+        for place in places:
+            if place is None:
+                continue
+            if place.is_dir() and not place.is_symlink():
+                shutil.rmtree(place, ignore_errors=True)
+            else:
+                place.unlink(missing_ok=True)
 
 
 def to_json(data: Any) -> str:
@@ -148,12 +198,16 @@ def to_json(data: Any) -> str:
 
 
 def remove_files(root: Path, names: Iterable[str]) -> None:
-    """Remove files below `root` by relative name, and folders that this leaves empty."""
+    """Remove files below `root` by relative name, and folders that this leaves empty; links are not followed."""
     folders = set()
     for name in names:
+        parents = [root / parent for parent in Path(name).parents if parent != Path(".")]
+        if any(parent.is_symlink() for parent in parents):
+            continue
         target = root / name
-        target.unlink(missing_ok=True)
-        folders |= {root / parent for parent in Path(name).parents if parent != Path(".")}
+        if target.is_symlink() or not target.is_dir():
+            target.unlink(missing_ok=True)
+        folders |= set(parents)
     for folder in sorted(folders, key=lambda p: len(p.parts), reverse=True):
         try:
             folder.rmdir()
@@ -161,8 +215,8 @@ def remove_files(root: Path, names: Iterable[str]) -> None:
             continue  # not empty, or gone already
 
 
-def _listed(run_config: Path) -> set[str]:
-    """Return the files a run_config.json lists, those only that stay inside the tree."""
+def listed_files(run_config: Path) -> set[str]:
+    """Return the files a run_config.json lists, those only that stay inside the tree; none if it cannot be read."""
     try:
         files = json.loads(run_config.read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -172,5 +226,5 @@ def _listed(run_config: Path) -> set[str]:
     return {
         name
         for name in files
-        if isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
+        if isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts
     }

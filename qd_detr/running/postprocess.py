@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qd_detr.data.annotations import Query
+from qd_detr.errors import RunError
 
 MAX_TIME_S = 150.0
 Window = list[float]
@@ -76,6 +77,9 @@ def submission_lines(
     Saliency is float16, unrounded, of the valid clips.
     """
     raw = raw_predictions(outputs)
+    for query, score, spans, saliency in zip(queries, raw.score, raw.span_cxw, raw.saliency, strict=True):
+        if not (np.isfinite(score).all() and np.isfinite(spans).all() and np.isfinite(saliency).all()):
+            raise RunError(f"the model's output for qid {query.qid} holds NaN or Inf; check its features and the weights")
     lines = []
     for b, query in enumerate(queries):
         windows = ranked_windows(raw.score[b], raw.span_cxw[b], query.duration_s, options)

@@ -1,0 +1,1 @@
+"""Recording of gates and the history they go to."""

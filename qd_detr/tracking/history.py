@@ -1,63 +1,113 @@
-"""What has been recorded, by sample: a dict-like history of gates.
-
-An entry is a dict: "attention_gates" and "ffn_gates" (a float32 array (B, *G) per layer), "layer_info" (a dict per
-layer), "valid_clips" ((B, L) bool, True = real) and "valid_lengths" ((B,) int); with injection tracking also
-"attention_injection", "ffn_injection", "attention_cosine" and "ffn_cosine" (a float32 array (B, L) per layer).
-B is 1 for entries of one sample, whose arrays hold valid clips only.
-"""
+"""What has been recorded, by sample: a dict-like history of gates that does not outgrow the memory it is given."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qd_detr.errors import first_few
+from qd_detr.tracking.entries import GateEntry, SampleId, entry_nbytes
+from qd_detr.tracking.shards import Place, ShardStore
 
-SampleId = int | str
-GateEntry = dict[str, Any]
-
-GATE_KINDS = ("attention", "ffn")
-GATE_KEYS = {"attention": "attention_gates", "ffn": "ffn_gates"}
-INJECTION_KEYS = {"attention": "attention_injection", "ffn": "ffn_injection"}
-COSINE_KEYS = {"attention": "attention_cosine", "ffn": "ffn_cosine"}
+DEFAULT_MEMORY_BYTES = 64 << 20
 
 
 class GateHistory(MutableMapping[SampleId, GateEntry]):
-    """Recorded gates by sample id, in the order of first recording; kept in memory.
+    """Recorded gates by sample id, in the order of first recording; see `qd_detr.tracking.entries`.
 
-    Looking up an id that is not there raises a KeyError that names some that are.
+    Up to `memory_bytes` entries stay in memory. Beyond, they go to shards on disk and are memory-mapped, read-only,
+    when they are looked up. Looking up an id that is not there raises a KeyError that names some that are.
+
+    Args:
+        memory_bytes: what may stay in memory.
+        store: where to put the rest; a temporary folder that goes with the history if not given.
     """
 
-    def __init__(self) -> None:
-        self._entries: dict[SampleId, GateEntry] = {}
+    def __init__(self, memory_bytes: int = DEFAULT_MEMORY_BYTES, store: ShardStore | None = None) -> None:
+        self._limit = memory_bytes
+        self._store = store
+        self._order: dict[SampleId, None] = {}
+        self._memory: dict[SampleId, GateEntry] = {}
+        self._held = 0
+        self._places: dict[SampleId, Place] = {}
 
     def __getitem__(self, sample_id: SampleId) -> GateEntry:
-        try:
-            return self._entries[sample_id]
-        except KeyError:
-            raise KeyError(self._no_such(sample_id)) from None
+        if sample_id in self._memory:
+            return self._memory[sample_id]
+        if sample_id in self._places:
+            return self._places[sample_id].load()
+        raise KeyError(self._no_such(sample_id))
 
     def __setitem__(self, sample_id: SampleId, entry: GateEntry) -> None:
-        self._entries[sample_id] = entry
+        self._forget(sample_id)
+        self._order.setdefault(sample_id)
+        self._memory[sample_id] = entry
+        self._held += entry_nbytes(entry)
+        if self._held > self._limit:
+            self._spill()
 
     def __delitem__(self, sample_id: SampleId) -> None:
-        if sample_id not in self._entries:
+        if sample_id not in self._order:
             raise KeyError(self._no_such(sample_id))
-        del self._entries[sample_id]
+        self._forget(sample_id)
+        del self._order[sample_id]
 
     def __iter__(self) -> Iterator[SampleId]:
-        return iter(self._entries)
+        return iter(self._order)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._order)
 
     def __contains__(self, sample_id: object) -> bool:
-        return sample_id in self._entries
+        return sample_id in self._order
 
     def __repr__(self) -> str:
         return f"GateHistory of {len(self)} samples: {first_few([repr(i) for i in self])}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy, or a pickle, must not share or lose the shards of the one it came from.
+        return _history_from, (self._limit, [(sample_id, _owned(entry)) for sample_id, entry in self.items()])
+
+    def commit(self, sample_ids: Iterable[SampleId], note: dict[str, Any]) -> None:
+        """Write these entries to the store now, as one commit with a note; they may stay in memory too.
+
+        Raises:
+            OSError: the disk is full or failing; nothing was committed.
+        """
+        ids = list(sample_ids)
+        self._places |= self._shards().append([(i, self[i]) for i in ids], note)
+
+    def adopt(self, places: dict[SampleId, Place]) -> None:
+        """Take in entries that an earlier run committed to the store."""
+        self._order |= dict.fromkeys(places)
+        self._places |= places
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Bytes of the entries that are held in memory."""
+        return self._held
+
+    def _spill(self) -> None:
+        unsaved = [(i, entry) for i, entry in self._memory.items() if i not in self._places]
+        if unsaved:
+            self._places |= self._shards().append(unsaved, {})
+        self._memory.clear()
+        self._held = 0
+
+    def _shards(self) -> ShardStore:
+        if self._store is None:
+            folder = tempfile.TemporaryDirectory(prefix="gate_history_")
+            weakref.finalize(self, folder.cleanup)
+            self._store = ShardStore(Path(folder.name))
+        return self._store
+
+    def _forget(self, sample_id: SampleId) -> None:
+        if sample_id in self._memory:
+            self._held -= entry_nbytes(self._memory.pop(sample_id))
+        self._places.pop(sample_id, None)
 
     def _no_such(self, sample_id: object) -> str:
         if not len(self):
@@ -68,14 +118,15 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         return f"no gates of sample {sample_id!r}; there are {len(self)}: {first_few([repr(i) for i in self])}"
 
 
-def valid_values(entry: GateEntry, kind: str, layer_idx: int) -> np.ndarray:
-    """Return one gate's values over real clips only, (N, C): N samples (global) or real clips, C channels or 1."""
-    gate = entry[GATE_KEYS[kind]][layer_idx]
-    return valid_rows(gate, entry["valid_clips"])
+def _history_from(limit: int, entries: list[tuple[SampleId, GateEntry]]) -> GateHistory:
+    history = GateHistory(limit)
+    for sample_id, entry in entries:
+        history[sample_id] = entry
+    return history
 
 
-def valid_rows(values: np.ndarray, valid_clips: np.ndarray) -> np.ndarray:
-    """Return the rows of values (B, 1 or L, C) that stand for real clips, as (N, C)."""
-    if values.shape[1] != valid_clips.shape[1] or valid_clips.all():
-        return values.reshape(-1, values.shape[-1])  # global gates have no clip axis
-    return values[valid_clips]
+def _owned(entry: GateEntry) -> GateEntry:
+    return {
+        key: [v.copy() if hasattr(v, "copy") else v for v in value] if isinstance(value, list) else value.copy()
+        for key, value in entry.items()
+    }

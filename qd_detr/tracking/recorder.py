@@ -15,14 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd_detr.tracking.history import (
-    COSINE_KEYS,
-    GATE_KEYS,
-    INJECTION_KEYS,
-    GateEntry,
-    GateHistory,
-    SampleId,
-)
+from qd_detr.tracking.entries import COSINE_KEYS, GATE_KEYS, INJECTION_KEYS, GateEntry, SampleId
+from qd_detr.tracking.history import GateHistory
 
 __all__ = ["GateRecorder", "LayerGates", "SampleId"]
 
@@ -47,7 +41,6 @@ _FIELDS = {
     COSINE_KEYS["attention"]: "attention_cosine",
     COSINE_KEYS["ffn"]: "ffn_cosine",
 }
-_INJECTION_FIELDS = tuple(_FIELDS)[2:]
 
 
 class GateRecorder:

@@ -1,0 +1,408 @@
+"""Figures for what the numbers come to: over epochs, around moments, against a dose, and effects with intervals.
+
+Letters: N layers, E epochs, O offsets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import ArrayLike, NDArray
+
+from qd_detr.figures import style
+from qd_detr.figures.style import in_house_style
+from qd_detr.figures.text import printable, put_text, shorten, text_width_in, wrap
+
+FloatArray = NDArray[np.float64]
+_LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
+_LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b4c9a", "#4d4d4d")
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A line with an optional band; NaN leaves a gap.
+
+    Attributes:
+        name: What it is; empty for no entry in the legend.
+        x: Places on the x axis.
+        y: Values.
+        low: Lower end of the band (an interval or a spread, as the caption says).
+        high: Upper end.
+        layer_idx: Set for a layer's line: layers have their colours in every figure.
+    """
+
+    name: str
+    x: ArrayLike
+    y: ArrayLike
+    low: ArrayLike | None = None
+    high: ArrayLike | None = None
+    layer_idx: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Axes with lines.
+
+    Attributes:
+        title: What it shows.
+        y_label: Quantity and unit.
+        series: The lines.
+        y_limits: Ends of the y axis; from the data if None.
+        zero_line: Whether 0 is marked.
+    """
+
+    title: str
+    y_label: str
+    series: Sequence[Series]
+    y_limits: tuple[float, float] | None = None
+    zero_line: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class EvolutionData:
+    """Figures over the epochs of a training.
+
+    Attributes:
+        panels: From top to bottom; x is the epoch.
+        caption: n, and what bands are.
+        x_label: Of the shared x axis.
+    """
+
+    panels: Sequence[Panel]
+    caption: str
+    x_label: str = "epoch"
+
+
+@dataclass(frozen=True, eq=False)
+class DoseData:
+    """A metric against how much of something was given (a gate's strength, the audio's level).
+
+    Attributes:
+        panel: The curves.
+        x_label: The dose and its unit.
+        caption: n, and what bands are.
+        reference_x: The dose as trained, marked by a line; None for none.
+        reference_name: What is written at it.
+        title: Heading of the figure.
+    """
+
+    panel: Panel
+    x_label: str
+    caption: str
+    reference_x: float | None = None
+    reference_name: str = "as trained"
+    title: str = "Dose and response"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """An estimate with its 95 % interval.
+
+    Attributes:
+        name: What was compared.
+        estimate: The effect; NaN where it could not be measured.
+        low: Lower end of the interval.
+        high: Upper end.
+        n: Number behind it.
+        group: Effects of one group stand together under its name.
+    """
+
+    name: str
+    estimate: float
+    low: float
+    high: float
+    n: int | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class EffectsData:
+    """What a forest plot shows.
+
+    Attributes:
+        effects: From top to bottom.
+        x_label: Quantity and unit, and against what.
+        caption: What intervals are, and n.
+        title: Heading of the figure.
+        better: Where better lies, written under the axis, as "with audio better" at the right; None for none.
+        worse: The same for the left.
+    """
+
+    effects: Sequence[Effect]
+    x_label: str
+    caption: str
+    title: str = "Effects with 95 % intervals"
+    better: str | None = None
+    worse: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentData:
+    """A quantity around window edges, and inside minus outside, each with a null from circular time shifts.
+
+    Attributes:
+        quantity: Name and unit, as "attention injection" or "attention gate".
+        offsets_s: Seconds from the edge, (O,).
+        start: Mean around window starts per layer, (N, O).
+        start_null: Ends of the null's central 95 %, (2, N, O).
+        end: Mean around window ends, (N, O).
+        end_null: (2, N, O).
+        contrast: Inside minus outside, (N,).
+        contrast_null: Ends of the null's central 95 %, (2, N).
+        n_samples: Samples.
+        n_windows: Windows.
+        windows: Which windows, as "ground-truth" or "predicted".
+        n_shifts: Circular shifts behind the null.
+    """
+
+    quantity: str
+    offsets_s: ArrayLike
+    start: ArrayLike
+    start_null: ArrayLike
+    end: ArrayLike
+    end_null: ArrayLike
+    contrast: ArrayLike
+    contrast_null: ArrayLike
+    n_samples: int
+    n_windows: int
+    windows: str = "ground-truth"
+    n_shifts: int | None = None
+
+
+def _draw_panel(axes: Axes, panel: Panel) -> None:
+    n_layers = 1 + max((s.layer_idx for s in panel.series if s.layer_idx is not None), default=0)
+    of_layers = style.layer_colours(n_layers)
+    for index, series in enumerate(panel.series):
+        x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
+        colour = _LINE_COLOURS[index % 8] if series.layer_idx is None else of_layers[series.layer_idx]
+        marker = "o" if len(x) <= 30 else None
+        axes.plot(x, y, color=colour, linewidth=1.3, marker=marker, markersize=3.2, label=printable(series.name) or None,
+                  linestyle=_LINE_STYLES[index % 4] if series.layer_idx is None else "-", zorder=3)  # fmt: skip
+        if series.low is not None and series.high is not None:
+            low, high = np.asarray(series.low, dtype=float), np.asarray(series.high, dtype=float)
+            if len(x) == 1:
+                axes.vlines(x, low, high, color=colour, linewidth=1.2, zorder=2)
+            else:
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    if panel.zero_line:
+        axes.axhline(0, color=style.NEUTRAL_COLOUR, linewidth=0.7, zorder=1)
+    if panel.y_limits is not None:
+        axes.set_ylim(*panel.y_limits)
+    axes.grid(axis="y")
+    axes.set_title(panel.title)
+    axes.set_ylabel(panel.y_label)
+    if any(series.name for series in panel.series):
+        legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), labelspacing=0.25)
+        for artist in legend.get_texts():
+            put_text(artist, shorten(artist.get_text(), 1.05, 7.5))
+
+
+def _captioned(figure: Figure, caption: str, *more: str) -> None:
+    style.add_caption(figure, [*_caption_lines(caption), *more])
+
+
+def _caption_lines(caption: str) -> list[str]:
+    return wrap(printable(caption), style.PAGE_WIDTH_IN - 0.3, 7, max_lines=4)
+
+
+@in_house_style
+def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> Figure:
+    """Draw panels of lines over a shared axis of epochs.
+
+    Raises:
+        ValueError: There are no panels.
+    """
+    if not data.panels:
+        raise ValueError("the evolution needs at least one panel")
+    body = [max(1.2, 0.165 * len(panel.series)) for panel in data.panels]
+    below = 0.5 + 0.14 * len(_caption_lines(data.caption))
+    figure = style.new_figure(0.5 + sum(body) + 0.36 * len(body) + below)
+    style.add_heading(figure, title)
+    top = 0.42
+    places = np.concatenate([np.asarray(s.x, dtype=float) for panel in data.panels for s in panel.series] or [np.zeros(1)])
+    span = float(places.max() - places.min()) if places.size else 0.0
+    for index, (panel, height) in enumerate(zip(data.panels, body, strict=True)):
+        top += 0.3
+        axes = style.add_axes_inches(figure, 0.72, top, 5.1, height)
+        _draw_panel(axes, panel)
+        margin = 0.03 * span or 1.0
+        axes.set_xlim(places.min() - margin, places.max() + margin)
+        if np.allclose(places, np.round(places)):
+            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+        last = index == len(body) - 1
+        axes.tick_params(labelbottom=last)
+        if last:
+            axes.set_xlabel(data.x_label)
+        top += height + 0.06
+    _captioned(figure, data.caption)
+    return figure
+
+
+@in_house_style
+def plot_dose_curve(data: DoseData) -> Figure:
+    """Draw a metric against a dose, the dose as trained marked."""
+    lines = len(_caption_lines(data.caption))
+    figure = style.new_figure(0.75 + 2.4 + 0.55 + 0.14 * lines)
+    style.add_heading(figure, data.title)
+    axes = style.add_axes_inches(figure, 0.72, 0.72, 5.1, 2.4)
+    _draw_panel(axes, data.panel)
+    axes.set_xlabel(data.x_label)
+    axes.margins(x=0.04)
+    if data.reference_x is not None:
+        axes.axvline(data.reference_x, color=style.NEUTRAL_COLOUR, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
+        low, high = axes.get_xlim()
+        leftwards = data.reference_x > (low + high) / 2
+        axes.annotate(
+            data.reference_name, (data.reference_x, 0.02), xycoords=axes.get_xaxis_transform(),
+            xytext=(-4 if leftwards else 4, 0), textcoords="offset points", ha="right" if leftwards else "left", size=7.2,
+            color=style.NEUTRAL_COLOUR,
+        )  # fmt: skip
+    _captioned(figure, data.caption)
+    return figure
+
+
+@in_house_style
+def plot_effects(data: EffectsData) -> Figure:
+    """Draw a forest plot: an estimate and its 95 % interval a row; filled where the interval leaves 0 out.
+
+    Raises:
+        ValueError: There are no effects.
+    """
+    if not data.effects:
+        raise ValueError("a forest plot needs at least one effect")
+    rows: list[tuple[str, Effect | None]] = []
+    group = ""
+    for effect in data.effects:
+        if effect.group and effect.group != group:
+            rows.append((effect.group, None))
+        group = effect.group
+        rows.append((effect.name, effect))
+    room = 2.3
+    left = 0.2 + min(room, max(text_width_in(printable(name), 7.8, "bold") for name, _ in rows) + 0.12)
+    right = 1.95
+    body = max(0.4, 0.2 * len(rows))
+    directed = bool(data.better or data.worse)
+    height = 0.58 + body + 0.46 + (0.18 if directed else 0) + 0.16 + 0.14 * len(_caption_lines(data.caption))
+    figure = style.new_figure(height)
+    style.add_heading(figure, data.title)
+    axes = style.add_axes_inches(figure, left, 0.58, style.PAGE_WIDTH_IN - left - right, body)
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
+    axes.grid(axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.set_yticks([])
+    place = axes.get_yaxis_transform()
+    most = style.largest(*([abs(e.estimate), abs(e.low), abs(e.high)] for e in data.effects))
+    digits = 2 if most >= 1 else 3 if most >= 0.1 else 4
+    inches = style.PAGE_WIDTH_IN - left - right
+    for row, (name, effect) in enumerate(rows):
+        indent = 0.1 if effect is not None and effect.group else 0.0
+        weight = "normal" if effect is not None else "bold"
+        label = axes.text(-(left - 0.12 - indent) / inches, row, "", transform=place, va="center_baseline", size=7.8, weight=weight)
+        put_text(label, shorten(printable(name), left - 0.2 - indent, 7.8, weight))
+        if effect is None:
+            continue
+        if not np.isfinite(effect.estimate):
+            words = "not measured"
+        else:
+            apart = effect.low > 0 or effect.high < 0
+            axes.plot([effect.low, effect.high], [row, row], color=style.ATTENTION_COLOUR, linewidth=1.5, zorder=2,
+                      solid_capstyle="butt")  # fmt: skip
+            axes.plot([effect.estimate], [row], "s", markersize=5, color=style.ATTENTION_COLOUR, zorder=3,
+                      markerfacecolor=style.ATTENTION_COLOUR if apart else "white")  # fmt: skip
+            low, high = style.plain(effect.low, digits), style.plain(effect.high, digits)
+            words = f"{style.signed(effect.estimate, digits)} [{low}, {high}]"
+        axes.text(1.02, row, words, transform=place, va="center_baseline", size=7.4)
+        if effect.n is not None:
+            axes.text(1 + (right - 0.12) / inches, row, f"{effect.n:,}", transform=place, va="center_baseline", ha="right",
+                      size=7.4)  # fmt: skip
+    for x, words, side in ((1.02, "effect [95 % interval]", "left"), (1 + (right - 0.12) / inches, "n", "right")):
+        axes.annotate(words, (x, 1), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points", size=7.2,
+                      ha=side, color=style.NEUTRAL_COLOUR)  # fmt: skip
+    axes.margins(x=0.06)
+    axes.set_xlabel(data.x_label, labelpad=2)
+    if directed:
+        for x, words, side in ((0, data.worse, "left"), (1, data.better, "right")):
+            if words:
+                arrow = f"\N{LEFTWARDS ARROW} {words}" if side == "left" else f"{words} \N{RIGHTWARDS ARROW}"
+                axes.annotate(arrow, (x, 0), xycoords="axes fraction", xytext=(0, -40), textcoords="offset points",
+                              size=7.2, ha=side, color=style.NEUTRAL_COLOUR)  # fmt: skip
+    _captioned(figure, data.caption)
+    return figure
+
+
+@in_house_style
+def plot_alignment(data: AlignmentData) -> Figure:
+    """Draw a quantity around window starts and ends per layer, and inside minus outside, each against its null."""
+    offsets = np.asarray(data.offsets_s, dtype=float)
+    start, end = np.asarray(data.start, dtype=float), np.asarray(data.end, dtype=float)
+    start_null, end_null = np.asarray(data.start_null, dtype=float), np.asarray(data.end_null, dtype=float)
+    contrast, null = np.asarray(data.contrast, dtype=float), np.asarray(data.contrast_null, dtype=float)
+    n_layers = len(contrast)
+    if start.shape != (n_layers, len(offsets)) or start_null.shape != (2, n_layers, len(offsets)):
+        raise ValueError(
+            f"around window starts: expected ({n_layers}, {len(offsets)}) and its null (2, {n_layers}, {len(offsets)}), "
+            f"got {start.shape} and {start_null.shape}"
+        )
+    if end.shape != start.shape or end_null.shape != start_null.shape or null.shape != (2, n_layers):
+        raise ValueError(f"window ends and nulls must match the starts, got {end.shape}, {end_null.shape}, {null.shape}")
+    row = 0.78 if n_layers <= 4 else 0.5
+    gap = 0.14
+    body = n_layers * (row + gap) - gap
+    contrast_height = max(0.35, 0.26 * n_layers)
+    figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 1.0)
+    style.add_heading(figure, printable(f"{data.quantity} at the edges of {data.windows} windows"))
+    colours = style.layer_colours(n_layers)
+    for column, (left, values, band, title, inside) in enumerate((
+        (0.95, start, start_null, "Around window starts", (0.0, float(offsets.max()))),
+        (4.2, end, end_null, "Around window ends", (float(offsets.min()), 0.0)),
+    )):  # fmt: skip
+        for layer_idx in range(n_layers):
+            axes = style.add_axes_inches(figure, left, 0.68 + layer_idx * (row + gap), 2.85, row)
+            axes.axvspan(*inside, color=style.TRUTH_COLOUR, alpha=0.09, linewidth=0, zorder=0)
+            axes.fill_between(offsets, *band[:, layer_idx], color=style.NULL_COLOUR, linewidth=0, alpha=0.8, zorder=1)
+            axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=2)
+            marker = "o" if len(offsets) <= 25 else None
+            axes.plot(offsets, values[layer_idx], color=colours[layer_idx], linewidth=1.4, marker=marker, markersize=3,
+                      zorder=3)  # fmt: skip
+            both = np.concatenate([values[layer_idx], band[:, layer_idx].ravel(), *_other(layer_idx, start, start_null, end, end_null)])
+            low, high = np.nanmin(both), np.nanmax(both)
+            room = 0.08 * (high - low) or 0.05
+            axes.set_ylim(low - room, high + room)
+            axes.set_xlim(offsets.min(), offsets.max())
+            axes.yaxis.set_major_locator(MaxNLocator(3))
+            axes.tick_params(labelbottom=layer_idx == n_layers - 1, labelleft=column == 0)
+            if layer_idx == 0:
+                axes.set_title(title)
+            if column == 0:
+                axes.text(-0.2, 0.5, f"layer {layer_idx}", transform=axes.transAxes, ha="right", va="center", size=7.8)
+            if layer_idx == n_layers - 1:
+                axes.set_xlabel("seconds from the edge (green: inside the window)")
+    axes = style.add_axes_inches(figure, 0.95, 0.68 + body + 0.8, 5.1, contrast_height)
+    rows = np.arange(n_layers)
+    axes.hlines(rows, null[0], null[1], color=style.NULL_COLOUR, linewidth=7, zorder=1)
+    axes.scatter(contrast, rows, s=34, marker="D", c=colours, zorder=3, linewidths=0.6, edgecolors="white")
+    axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=2)
+    axes.set_ylim(n_layers - 0.4, -0.6)
+    style.set_row_ticks(axes, [f"layer {layer_idx}" for layer_idx in rows])
+    axes.margins(x=0.08)
+    axes.grid(axis="x")
+    axes.set_title("Inside minus outside")
+    axes.set_xlabel(f"difference in {data.quantity}")
+    for layer_idx, value in enumerate(contrast):
+        axes.text(1.02, layer_idx, style.signed(float(value), 3), transform=axes.get_yaxis_transform(),
+                  va="center_baseline", size=7.4)  # fmt: skip
+    shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
+    n = f"{style.counted(data.n_samples, 'sample')}, {style.counted(data.n_windows, 'window')}"
+    _captioned(figure, f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
+    return figure
+
+
+def _other(layer_idx: int, *arrays: FloatArray) -> list[FloatArray]:
+    """Give what the layer's two panels show together: starts and ends share a y axis."""
+    return [array[..., layer_idx, :].ravel() for array in arrays]

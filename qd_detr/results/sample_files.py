@@ -1,0 +1,45 @@
+"""Files about recorded samples that the tracking API of a fusion writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from qd_detr.analysis.samples import chosen_ids, gate_statistics
+from qd_detr.results import drawing
+from qd_detr.results.names import file_names
+from qd_detr.results.tree import to_json
+from qd_detr.tracking.entries import SampleId
+from qd_detr.tracking.history import GateHistory
+
+ValueRange = tuple[float, float] | None
+
+
+def save_analysis(
+    history: GateHistory, directory: str | Path, sample_id: SampleId | None, value_range: ValueRange
+) -> None:
+    """Write `gate_analysis_{id}.png` per sample and `gate_statistics_{id or all}.json`.
+
+    Raises:
+        KeyError: that id is not there, or nothing has been recorded; nothing is written then.
+    """
+    ids = chosen_ids(history, sample_id)
+    names = file_names(history)
+    statistics = gate_statistics(history, sample_id, value_range)
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    which = "all" if sample_id is None else names[sample_id]
+    text = to_json({str(one): statistics[one] for one in ids})
+    (folder / f"gate_statistics_{which}.json").write_text(text, encoding="utf-8", newline="\n")
+    for one in ids:
+        drawing.draw_sample(folder / f"gate_analysis_{names[one]}.png", drawing.SampleContext(one), history[one], value_range)
+
+
+def save_comparison(
+    history: GateHistory, sample_ids: Sequence[SampleId], directory: str | Path, value_range: ValueRange
+) -> None:
+    """Write `gate_comparison.png` of recorded samples."""
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [(drawing.SampleContext(one), history[one]) for one in sample_ids]
+    drawing.draw_comparison(folder / "gate_comparison.png", chosen, value_range)

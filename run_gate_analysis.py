@@ -1,0 +1,119 @@
+"""Gate analysis of a trained model over annotated queries: when, where and how much does it listen to the audio?
+
+Example:
+    python run_gate_analysis.py --legacy_model --model_path model_best.ckpt --data_path highlight_val.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qd_detr import __version__
+from qd_detr.avigate_custom import GATING_TYPES
+from qd_detr.errors import RequestError, RunError
+from qd_detr.job import AnalysisRequest, prepare, run
+from qd_detr.results.report import terminal_summary
+
+FIGURE_FORMATS = ("png", "pdf", "svg")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="run_gate_analysis.py",
+        description="Run a model over annotated queries with its gates recorded, and write the analysis.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_path", type=Path, required=True, help="checkpoint, .ckpt or .pth")
+    add("--data_path", type=Path, required=True, help="annotations, .jsonl or .json (a list)")
+    add("--legacy_model", action="store_true", help="the checkpoint was not written by this project's trainer")
+    add("--gating_type", choices=GATING_TYPES, help="default: as trained; only global and clipwise can be exchanged")
+    add("--max_samples", type=int, metavar="N", help="the first N samples (default: all)")
+    add("--analyze_samples", nargs="+", metavar="ID", help="only the samples with these qids")
+    add("--batch_size", type=int, metavar="N", help="samples per batch; results do not depend on it (default: 32)")
+    add("--legacy_batches", action="store_true", help="repeat the legacy run's batches, in which samples mix")
+    add("--output_dir", type=Path, default=Path("gate_analysis_results"), metavar="D",
+        help="results folder (default: ./gate_analysis_results)")  # fmt: skip
+    add("--compare_samples", nargs="*", metavar="ID", help="comparison figure of these samples; of a telling few without ids")
+    add("--save_raw_data", action="store_true", help="also write the gates as .npy files")
+    add("--no_figures", action="store_true", help="write no figures")
+    add("--figure_format", choices=FIGURE_FORMATS, default="png", help="default: png")
+    add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
+    add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
+    add("--v_feat_dirs", type=Path, nargs="+", metavar="D", help="video feature folders, in the options' order")
+    add("--t_feat_dir", type=Path, metavar="D", help="text feature folder")
+    add("--a_feat_dir", type=Path, metavar="D", help="audio feature folder")
+    add("--skip_missing", action="store_true", help="leave out queries whose features are missing")
+    add("--missing_list", type=Path, metavar="FILE", help="write the list of missing features here")
+    add("--resume", action="store_true", help="continue a run into the same folder that was interrupted")
+    add("--history_memory", type=float, default=64.0, metavar="MB",
+        help="gate history kept in memory before it goes to disk, in MB (default: 64)")  # fmt: skip
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--seed", type=int, default=0, help="where chance enters: nulls, grouping (default: 0)")
+    add("--quiet", action="store_true", help="no progress bar, no summary")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def request_from(args: argparse.Namespace) -> AnalysisRequest:
+    """Return the request that parsed flags make."""
+
+    def listed(values: list[object] | None) -> tuple[object, ...] | None:
+        return None if values is None else tuple(values)
+
+    return AnalysisRequest(
+        model_path=args.model_path,
+        data_path=args.data_path,
+        output_dir=args.output_dir,
+        legacy_model=args.legacy_model,
+        gating_type=args.gating_type,
+        max_samples=args.max_samples,
+        analyze_samples=listed(args.analyze_samples),
+        batch_size=args.batch_size,
+        legacy_batches=args.legacy_batches,
+        compare_samples=listed(args.compare_samples),
+        save_raw_data=args.save_raw_data,
+        no_figures=args.no_figures,
+        figure_format=args.figure_format,
+        config_path=args.config_path,
+        feature_root=args.feature_root,
+        v_feat_dirs=listed(args.v_feat_dirs),
+        t_feat_dir=args.t_feat_dir,
+        a_feat_dir=args.a_feat_dir,
+        skip_missing=args.skip_missing,
+        missing_list=args.missing_list,
+        resume=args.resume,
+        history_memory_mb=args.history_memory,
+        device=args.device,
+        seed=args.seed,
+        quiet=args.quiet,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        finished = run(prepare(request_from(args)))
+    except RequestError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume continues", file=sys.stderr)
+        return 130
+    if not args.quiet:
+        print(terminal_summary(finished))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
