@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 import qd_detr
-from qd_detr.analysis.collect import FusionFacts, GateCollector
-from qd_detr.avigate_custom import AVIGATEFusionCustom
+from qd_detr.analysis.collect import GateCollector
+from qd_detr.analyzer import facts_of
 from qd_detr.checkpoint import FORMAT, Checkpoint, build_model, file_sha256, pick_device, read_checkpoint, resolve
 from qd_detr.data.annotations import Query, read_annotations, select_queries
 from qd_detr.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
@@ -108,17 +108,6 @@ class PreparedRun:
         """Positions in `index.queries` of every batch that holds a wanted sample."""
         wanted = set(self.wanted)
         return [batch for batch in planned_batches(self.index, self.pass_settings) if wanted.intersection(batch)]
-
-
-def facts_of(fusion: AVIGATEFusionCustom) -> FusionFacts:
-    """Return what the analysis needs to know of a fusion."""
-    return FusionFacts(
-        gating_type=fusion.gating_type,
-        trained_gating_type=fusion.trained_gating_type,
-        num_layers=fusion.num_layers,
-        hidden_dim=fusion.hidden_dim,
-        gate_range=fusion.gate_range,
-    )
 
 
 def feature_spec(settings: Settings) -> FeatureSpec:
@@ -428,8 +417,3 @@ def _run_config(prepared: PreparedRun, started: float) -> dict[str, Any]:
         },
         "feature_files": dict(sorted(prepared.index.file_sizes.items())),
     }
-
-
-def with_output(request: AnalysisRequest, output_dir: Path) -> AnalysisRequest:
-    """Return the same request with another results folder."""
-    return replace(request, output_dir=output_dir)

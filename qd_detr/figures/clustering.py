@@ -151,7 +151,14 @@ def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> F
     if n_features != groups.centres.shape[1]:
         raise ValueError(f"needs {groups.centres.shape[1]} feature names, got {n_features}")
     profile_height = 0.3 * groups.n_groups
-    height = 0.66 + 2.3 + 0.95 + profile_height + 1.0
+    crowded = n_features > 10
+    videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
+    caption = style.caption_lines(
+        f"n = {style.counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. Profile: {data.what}. "
+        "Groups by k-means, their number by the largest average silhouette.",
+        style.SIGN_CAVEAT,
+    )
+    height = 0.66 + 2.3 + 0.95 + profile_height + (0.75 if crowded else 0.32) + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, "Groups of samples with alike gate profiles")
     axes = style.add_axes_inches(figure, 0.65, 0.66, 3.6, 2.3)
@@ -164,7 +171,6 @@ def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> F
     image = axes.imshow(groups.centres, aspect="auto", cmap=style.GATE_COLOURS, vmin=-limit, vmax=limit)
     axes.set_title("Mean profile of each group")
     style.set_row_ticks(axes, [f"{name} (n = {size:,})" for name, size in zip(_names(groups), groups.sizes, strict=True)])
-    crowded = n_features > 10
     axes.set_xticks(np.arange(n_features), data.feature_names, rotation=90 if crowded else 0, fontsize=7)
     axes.tick_params(axis="x", length=0)
     axes.spines[:].set_visible(False)
@@ -176,12 +182,7 @@ def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> F
     bar = figure.colorbar(image, cax=bar_axes, ticks=[-limit, 0, limit])
     bar.ax.set_yticklabels([style.plain(-limit, 1), "0", style.plain(limit, 1)])
     bar.ax.tick_params(labelsize=7)
-    videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
-    style.add_caption(figure, [
-        f"n = {style.counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. Profile: {data.what}. "
-        f"k-means; number of groups by the largest silhouette.",
-        style.SIGN_CAVEAT,
-    ])  # fmt: skip
+    style.add_caption(figure, caption)
     return figure
 
 
@@ -205,7 +206,7 @@ def _draw_map(axes: Axes, groups: ProfileGroups) -> None:
     low, high = axes.get_ylim()
     # Head room for the legend, which would otherwise lie on points.
     axes.set_ylim(low, high + (high - low) * 0.12 * np.ceil(groups.n_groups / 2))
-    legend = axes.legend(loc="upper left", ncols=2, columnspacing=1.0, handletextpad=0.3)
+    legend = axes.legend(loc="upper left", ncols=2, columnspacing=1.0, handletextpad=0.3, markerscale=1.8 if n > 100 else 1)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)

@@ -70,21 +70,29 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     summary_height = max(0.6, 0.055 * n_layers * (len(samples) + 1.5))
     legend_height = 0.17 * len(samples)
     top = 0.42 + legend_height + 0.42
-    cell = 0.42 + 0.12 + strip
-    height = top + summary_height + 0.55 + (0.35 + n_rows * cell + 0.45 if over_time else 0) + 0.48
+    cell = 0.44 + strip
+    chosen = f" {data.chosen}" if data.chosen else ""
+    caption = style.caption_lines(
+        f"n = {style.counted(len(samples), 'sample')}; {gating_type} gates.{chosen} "
+        "Points: mean over a sample's values; lines: 5\N{EN DASH}95 %.",
+        style.SIGN_CAVEAT,
+    )
+    # An odd last strip leaves room for the colour bar beside it; else it has a row of its own.
+    foot = 0.2 if len(samples) % 2 else 0.5
+    height = top + summary_height + 0.5 + (0.35 + n_rows * cell + foot if over_time else 0) + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, "Samples compared")
     _draw_legend(figure, samples)
     columns = ["attention_injection"] if with_injection else []
     columns += ["attention", "ffn"]
-    gap = 0.22
+    gap = 0.3
     width = (style.PAGE_WIDTH_IN - 0.85 - gap * (len(columns) - 1) - 0.2) / len(columns)
     for column, name in enumerate(columns):
         axes = style.add_axes_inches(figure, 0.72 + column * (width + gap), top, width, summary_height)
         _draw_layers(axes, samples, name, n_layers)
         if name == "attention_injection":
             axes.set_xlim(0, ceiling)
-            axes.set_title("Injection of the attention gate")
+            axes.set_title("Attention injection")
             axes.set_xlabel("|g \N{DOT OPERATOR} branch| / |residual|")
         else:
             style.set_gate_ticks(axes, scale.gate_limit)
@@ -93,13 +101,8 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
             axes.set_xlabel("gate")
         axes.tick_params(labelleft=column == 0)
     if over_time:
-        _draw_strips(figure, samples, top + summary_height + 0.55, strip, cell, scale, ceiling)
-    chosen = f" {data.chosen}" if data.chosen else ""
-    style.add_caption(figure, [
-        f"n = {style.counted(len(samples), 'sample')}; {gating_type} gates.{chosen} "
-        "Points: mean over a sample's values; lines: 5\N{EN DASH}95 %.",
-        style.SIGN_CAVEAT,
-    ])  # fmt: skip
+        _draw_strips(figure, samples, top + summary_height + 0.5, strip, cell, scale, ceiling)
+    style.add_caption(figure, caption)
     return figure
 
 
@@ -182,9 +185,10 @@ def _draw_strips(
             bars.add_collection(
                 LineCollection(segments, colors=style.TRUTH_COLOUR, linewidths=4, capstyle="butt"), autolim=False
             )
-        name = bars.text(-0.012, 0.5, _letter(index), transform=bars.transAxes, ha="right", va="center_baseline", size=8)
-        name.set_weight("bold")
-        name.set_color(_COLOURS[index])
+        bars.text(
+            -0.012, 0.5, _letter(index), transform=bars.transAxes, ha="right", va="center_baseline", size=8,
+            weight="bold", color=_COLOURS[index],
+        )  # fmt: skip
         axes = style.add_axes_inches(figure, place[0], place[1] + 0.26, width, strip)
         values = _strip_values(sample)
         n_layers = sample.n_layers
@@ -205,11 +209,11 @@ def _draw_strips(
         if below_is_empty:
             axes.set_xlabel("time (s)", labelpad=1)
     if image is not None:
-        bar_top = top + (last_row + 1) * cell + 0.12
+        bar_top = top + (last_row + 1) * cell + 0.22
         right = len(samples) % 2 == 1
         # Beside the last strip where that place is free, else at the right end of the time axis's row.
         bar_left = left + width + gap + 0.3 if right else style.PAGE_WIDTH_IN - 1.4
-        bar_axes = style.add_axes_inches(figure, bar_left, bar_top - (0.45 if right else -0.02), 1.1, 0.08)
+        bar_axes = style.add_axes_inches(figure, bar_left, bar_top - (0.5 if right else 0.02), 1.1, 0.08)
         bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal", ticks=[limits[0], sum(limits) / 2, limits[1]])
         bar.ax.tick_params(labelsize=6.8, pad=1.5)
         bar.ax.set_title(unit, fontsize=7, fontweight="normal", pad=2, loc="center")

@@ -224,7 +224,9 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
     with_injection = data.attention_injection is not None or data.ffn_injection is not None
     row_height = 0.3 + 0.2 * max(n, 2)
     tops = ([row_height] if with_injection else []) + [row_height, 1.55]
-    height = 0.55 + sum(tops) + 0.72 * len(tops) + 0.25
+    injected = "Injection: of each sample's mean over its clips." if with_injection else ""
+    caption = style.caption_lines(f"{data.caption()} {injected}", style.SIGN_CAVEAT)
+    height = 0.55 + sum(tops) + 0.72 * len(tops) + style.caption_height(caption) - 0.1
     figure = style.new_figure(height)
     style.add_heading(figure, "Gates over all samples")
     columns = (0.75, 4.28)
@@ -262,8 +264,7 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
         _histogram(axes, data, limit, magnitude)
         axes.set_title(title)
     axes.legend(loc="best")
-    injected = " Injection: of each sample's mean over its clips." if with_injection else ""
-    style.add_caption(figure, [data.caption() + injected, style.SIGN_CAVEAT])
+    style.add_caption(figure, caption)
     return figure
 
 
@@ -277,7 +278,8 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
     limit, n = scale.gate_limit, data.attention.n_layers
     row = 0.85 if n <= 4 else 0.5
     gap = 0.2
-    height = 0.62 + n * (row + gap) + 0.75
+    caption = style.caption_lines(f"{data.caption()} Heights: % of a layer's values; triangle: mean.", style.SIGN_CAVEAT)
+    height = 0.62 + n * (row + gap) + 0.3 + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, "Gate values per layer")
     for left, gate, title in ((0.95, data.attention, "Attention gate"), (4.35, data.ffn, "FFN gate")):
@@ -313,5 +315,5 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
                 axes.set_title(title)
             if layer_idx == n - 1:
                 axes.set_xlabel("gate")
-    style.add_caption(figure, [data.caption() + " Heights: % of a layer's values; triangle: mean.", style.SIGN_CAVEAT])
+    style.add_caption(figure, caption)
     return figure

@@ -95,7 +95,10 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     order, words = order_rows(data)
     panels = [name for name in _PANELS if data.matrix(name) is not None]
     named = n <= NAMED_ROWS
-    top, below = 0.82, 1.28
+    # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
+    pooled = 1 if named else int(np.ceil(n / (_TALL_IN * 150)))
+    caption = _caption(data, panels, words, pooled)
+    top, below = 0.82, 0.94 + style.caption_height(caption)
     body = max(0.3, 0.16 * n) if named else _TALL_IN
     figure = style.new_figure(top + body + below)
     style.add_heading(figure, "Gate patterns: samples and layers")
@@ -103,8 +106,6 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     left, gap = (_LABEL_IN if named else 0.72), 0.14
     between = 0.3 if len({name.split("_")[0] for name in panels}) > 1 else 0.0
     width = min((style.PAGE_WIDTH_IN - left - 0.15 - between - gap * (len(panels) - 1)) / len(panels), 2.0)
-    # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
-    pooled = 1 if named else int(np.ceil(n / (_TALL_IN * 150)))
     place, kind_before = left, ""
     for name in panels:
         kind, quantity = name.split("_")
@@ -132,18 +133,25 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
         ticks = [limits[0], sum(limits) / 2, limits[1]]
         bar.set_ticks(ticks, labels=[style.plain(x, 3).rstrip("0").rstrip(".") or "0" for x in ticks])
         bar_axes.tick_params(labelsize=6.8, pad=1.5)
-        bar_axes.set_xlabel({"injection": "injection", "gates": "gate", "magnitudes": "|gate|"}[quantity], fontsize=7, labelpad=1)
+        unit = {"injection": "injection", "gates": "gate", "magnitudes": "|gate|"}[quantity]
+        bar_axes.set_xlabel(unit, fontsize=7, labelpad=1)
         _name_rows(axes, n, labels, first=place == left)
         place += width + gap
         kind_before = kind
+    style.add_caption(figure, caption)
+    return figure
+
+
+def _caption(data: PatternData, panels: Sequence[str], words: str, pooled: int) -> list[str]:
     videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     pooling = f" A line is the mean of {pooled} neighbouring samples." if pooled > 1 else ""
-    injected = "Injection: |g \N{DOT OPERATOR} branch| / |residual|, for the attention gate how much audio enters. "
-    style.add_caption(figure, [
-        f"n = {style.counted(n, 'sample')}{videos}; {data.gating_type} gates. Rows {words}.{pooling} Grey: no value.",
-        (injected if "attention_injection" in panels or "ffn_injection" in panels else "") + style.SIGN_CAVEAT,
-    ])  # fmt: skip
-    return figure
+    injected = "Injection: |g \N{DOT OPERATOR} branch| / |residual|, for the attention gate how much audio enters."
+    return style.caption_lines(
+        f"n = {style.counted(len(data.sample_ids), 'sample')}{videos}; {data.gating_type} gates. Rows {words}."
+        f"{pooling} Grey: no value.",
+        injected if any(name.endswith("injection") for name in panels) else "",
+        style.SIGN_CAVEAT,
+    )
 
 
 def _limits(name: str, values: FloatArray, scale: FigureScale) -> tuple[tuple[float, float], Colormap]:

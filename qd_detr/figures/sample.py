@@ -83,7 +83,7 @@ class SampleFigureWriter:
             if len(backgrounds) > _KEPT_BACKGROUNDS:
                 backgrounds.popitem(last=False)
         backgrounds.move_to_end(still)
-        canvas.restore_region(backgrounds[still])  # type: ignore[attr-defined]
+        canvas.restore_region(backgrounds[still])
         renderer = canvas.get_renderer()
         for artist in sorted(layout.moving, key=lambda artist: artist.get_zorder()):
             artist.draw(renderer)
@@ -96,4 +96,4 @@ class SampleFigureWriter:
         canvas.draw()
         for artist in layout.moving:
             artist.set_visible(True)
-        return canvas.copy_from_bbox(layout.figure.bbox)  # type: ignore[attr-defined]
+        return canvas.copy_from_bbox(layout.figure.bbox)

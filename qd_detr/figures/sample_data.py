@@ -69,7 +69,7 @@ class SampleData:
     @property
     def clip_edges_s(self) -> FloatArray:
         """Start of each clip and end of the last, (C + 1,)."""
-        return np.arange(self.n_clips + 1) * self.clip_length_s
+        return np.arange(self.n_clips + 1, dtype=np.float64) * self.clip_length_s
 
     def gates(self, kind: str) -> list[FloatArray]:
         """Give the gates of `kind` ("attention" or "ffn") per layer: (1,) global, (C,) clipwise, (C, D) elementwise.

@@ -96,13 +96,13 @@ def _stairs(edges: FloatArray, values: FloatArray) -> FloatArray:
     return np.column_stack([np.repeat(edges, 2)[1:-1], np.repeat(values, 2)])
 
 
-def _bars(windows: FloatArray, rows: FloatArray, half_height: float) -> FloatArray:
-    """Give the corners of a bar per window, (n, 4, 2)."""
+def _bars(windows: FloatArray, rows: ArrayLike, half_height: float | FloatArray) -> list[FloatArray]:
+    """Give the corners of a bar per window, (4, 2) each."""
     start, end = windows[:, 0], windows[:, 1]
-    low, high = rows - half_height, rows + half_height
-    return np.stack(
-        [np.stack([start, low], 1), np.stack([end, low], 1), np.stack([end, high], 1), np.stack([start, high], 1)], 1
-    )
+    middle = np.asarray(rows, dtype=float)
+    low, high = middle - half_height, middle + half_height
+    corners = [np.stack(corner, 1) for corner in ((start, low), (end, low), (end, high), (start, high))]
+    return list(np.stack(corners, 1))
 
 
 class SampleLayout:
@@ -214,12 +214,14 @@ class SampleLayout:
             if shaded:
                 shade = PolyCollection([], facecolors=to_rgb(style.TRUTH_COLOUR), alpha=0.10, linewidths=0)
                 shade.set_transform(axes.get_xaxis_transform())
-                self._truth_shades.append(axes.add_collection(shade, autolim=False))
+                axes.add_collection(shade, autolim=False)
+                self._truth_shades.append(shade)
                 self._move(shade, _BEHIND)
             ink = "black" if name.endswith("strip") else style.TRUTH_COLOUR
             edges = LineCollection([], colors=ink, linewidths=0.9, linestyles=(0, (1, 1.6)))
             edges.set_transform(axes.get_xaxis_transform())
-            self._truth_edges.append(axes.add_collection(edges, autolim=False))
+            axes.add_collection(edges, autolim=False)
+            self._truth_edges.append(edges)
             self._move(edges, _ABOVE + 0.5)
         if name == "saliency":
             self._add_saliency(axes)
@@ -282,7 +284,8 @@ class SampleLayout:
         style.set_row_ticks(axes, labels)
         self._title(axes, "Moments")
         axes.spines["left"].set_visible(False)
-        self._window_bars = axes.add_collection(PolyCollection([], linewidths=0), autolim=False)
+        self._window_bars = PolyCollection([], linewidths=0)
+        axes.add_collection(self._window_bars, autolim=False)
         self._move(self._window_bars, _ABOVE)
         if key.n_predictions:
             self._side_title(axes, "score")
@@ -298,7 +301,8 @@ class SampleLayout:
         place = axes.get_yaxis_transform()
         self._saliency_ends: list[Text] = []
         if annotated:
-            self._annotated = axes.add_collection(PolyCollection([], facecolors="#a8d5c3", linewidths=0), autolim=False)
+            self._annotated = PolyCollection([], facecolors="#a8d5c3", linewidths=0)
+            axes.add_collection(self._annotated, autolim=False)
             self._move(self._annotated, _ABOVE)
         if predicted:
             self._predicted = axes.add_line(Line2D([], [], color=style.PREDICTION_COLOUR, linewidth=1.1))
@@ -357,7 +361,8 @@ class SampleLayout:
             self._title(axes, KIND_TITLES[kind], f"of each clip, as colour and as line (a row reaches from {low} to {high})")
             for colour, width in (("white", 2.2), ("black", 0.9)):
                 trace = LineCollection([], colors=colour, linewidths=width)
-                traces.append(axes.add_collection(trace, autolim=False))
+                axes.add_collection(trace, autolim=False)
+                traces.append(trace)
                 self._move(trace, _ABOVE + 0.2 + 0.1 * len(traces))
             self._side_title(axes, "mean (min \N{HORIZONTAL ELLIPSIS} max)")
         else:
@@ -386,7 +391,8 @@ class SampleLayout:
                 spine.set_zorder(2.0)
             self._title(axes, KIND_TITLES[kind], "one value for the video")
             axes.set_xlabel("gate", labelpad=1)
-            bars = axes.add_collection(PolyCollection([], edgecolors="#333333", linewidths=0.5), autolim=False)
+            bars = PolyCollection([], edgecolors="#333333", linewidths=0.5)
+            axes.add_collection(bars, autolim=False)
             self._move(bars, _ABOVE)
             place = axes.get_yaxis_transform()
             texts = [axes.text(1.03, row, "", transform=place, va="center", size=7.5) for row in range(n)]
@@ -459,17 +465,17 @@ class SampleLayout:
         if not (self.key.truth or self.key.n_predictions):
             return
         predictions = data.windows("predicted_windows", 3)
-        verts: list[ArrayLike] = []
-        colours: list[tuple[float, ...]] = []
+        verts: list[FloatArray] = []
+        colours: list[tuple[float, float, float, float]] = []
         texts = [""] * len(self._window_texts)
         if truth is not None:
-            verts += list(_bars(truth, np.zeros(len(truth)), 0.4))
+            verts += _bars(truth, np.zeros(len(truth)), 0.4)
             colours += [(*to_rgb(style.TRUTH_COLOUR), 1.0)] * len(truth)
             texts[0] = style.counted(len(truth), "window") if len(truth) else "none"
         if predictions is not None:
             shown = predictions[: self.key.n_predictions]
             rows = np.arange(len(shown)) + int(self.key.truth)
-            verts += list(_bars(shown, rows, 0.4))
+            verts += _bars(shown, rows, 0.4)
             for row, score in zip(rows, shown[:, 2], strict=True):
                 # The score is written beside the bar; its shade only says the same again, and never vanishes.
                 strength = 0.25 + 0.75 * float(np.clip(np.nan_to_num(score), 0, 1))
@@ -478,7 +484,8 @@ class SampleLayout:
             if not len(shown):
                 texts[int(self.key.truth)] = "none"
         self._window_bars.set_verts(verts)
-        self._window_bars.set_facecolor(colours or "none")
+        if colours:
+            self._window_bars.set_facecolor(colours)
         for artist, text in zip(self._window_texts, texts, strict=True):
             artist.set_text(text)
 
@@ -540,7 +547,8 @@ class SampleLayout:
 
     def _update_elementwise(self, kind: str, data: SampleData, gates: list[FloatArray]) -> None:
         image, _, texts = getattr(self, f"_{kind}_strip")
-        blocks, segments = [], [[], []]  # type: ignore[var-annotated]
+        blocks: list[FloatArray] = []
+        segments: tuple[list[FloatArray], list[FloatArray]] = ([], [])
         _, lines, side = getattr(self, f"_{kind}_spread")
         for layer_idx, gate in enumerate(gates):
             # Non-finite values count in no summary; the heatmap shows them in grey.

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from qd_detr.errors import RunError
 from qd_detr.figures.sample import SampleFigureWriter
@@ -41,7 +41,7 @@ def send(pipe: IO[bytes], value: object) -> None:
     pipe.flush()
 
 
-def receive(pipe: IO[bytes]) -> object:
+def receive(pipe: IO[bytes]) -> Any:
     """Read what `send` wrote.
 
     Raises:
@@ -138,7 +138,6 @@ class SampleFigurePool:
                 self._fail(_failed(data.sample_id, error))
                 continue
             if failure is not None:
-                assert isinstance(failure, tuple)
                 original, trace = failure
                 if not isinstance(original, BaseException):
                     original = RuntimeError(trace)

@@ -25,10 +25,9 @@ def _portable(error: Exception) -> object:
 def serve(requests: IO[bytes], answers: IO[bytes]) -> None:
     """Write figures until `requests` ends."""
     try:
-        scale, dpi = receive(requests)  # type: ignore[misc]
-        writer = SampleFigureWriter(scale, dpi)
+        writer = SampleFigureWriter(*receive(requests))
         while True:
-            path, data = receive(requests)  # type: ignore[misc]
+            path, data = receive(requests)
             try:
                 writer.write(data, path)
             except Exception as error:

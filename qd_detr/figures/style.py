@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
+from qd_detr.figures.text import printable, put_text, wrap
+
 PAGE_WIDTH_IN = 7.2  # the text width of a two-column paper: font sizes below are those on the printed page
 FIGURE_DPI = 200
 SAMPLE_DPI = 120
@@ -35,10 +37,13 @@ PREDICTION_COLOUR = "#5a3d8a"
 NEUTRAL_COLOUR = "#4d4d4d"
 FAINT_COLOUR = "#8c8c8c"
 NULL_COLOUR = "#c4c4c4"
+NO_VALUE_COLOUR = "#9c9c9c"  # darker than the middle of the gates' colours, which is nearly white
 
 SIGN_CAVEAT = "The sign of a gate alone means nothing: the projection behind it can flip its own."
 
 PNG_COMPRESS_LEVEL = 3  # a third quicker than the usual 6, and as small on these figures
+
+_CAPTION_PT = 7
 
 _STYLE: dict[str, Any] = {
     "font.family": ["DejaVu Sans"],
@@ -72,7 +77,7 @@ _STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "svg.hashsalt": "qd-detr-gates",  # the same figure gives the same bytes
 }
-_RC: dict[str, Any] = {
+_RC: Any = {  # Any: matplotlib's stubs want each key as a literal
     key: value
     for key, value in matplotlib.rcParamsDefault.items()
     if not key.startswith(("backend", "interactive", "keymap", "toolbar", "webagg"))
@@ -104,14 +109,11 @@ def _diverging() -> Colormap:
     # PuOr has no "good/bad" reading as red and green have; its darkest ends are cut so that ink on them stays visible.
     base = matplotlib.colormaps["PuOr_r"]
     colours = LinearSegmentedColormap.from_list("gates", base(np.linspace(0.07, 0.93, 256)))
-    colours.set_bad("#bdbdbd")
-    return colours
+    return colours.with_extremes(bad=NO_VALUE_COLOUR)
 
 
 def _sequential() -> Colormap:
-    colours = matplotlib.colormaps["viridis"].copy()
-    colours.set_bad("#bdbdbd")
-    return colours
+    return matplotlib.colormaps["viridis"].with_extremes(bad=NO_VALUE_COLOUR)
 
 
 GATE_COLOURS = _diverging()
@@ -181,7 +183,7 @@ def time_ticks(end_s: float, most: int = 8) -> NDArray[np.float64]:
     """Give ticks from 0 to `end_s` at steps in which people count seconds."""
     steps = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800, 3600)
     step = next((step for step in steps if end_s / step <= most - 1 + 1e-9), end_s / 4)
-    return np.arange(int(end_s / step + 1e-9) + 1) * step
+    return np.arange(int(end_s / step + 1e-9) + 1, dtype=np.float64) * step
 
 
 def largest(*arrays: ArrayLike | None) -> float:
@@ -200,7 +202,7 @@ def largest(*arrays: ArrayLike | None) -> float:
 def layer_colours(n_layers: int) -> list[tuple[float, float, float]]:
     """Give a colour per layer, dark (first) to light (last): told apart in grey print as well."""
     positions = [0.0] if n_layers == 1 else np.linspace(0.0, 0.78, n_layers).tolist()
-    return [tuple(matplotlib.colormaps["viridis"](p)[:3]) for p in positions]  # type: ignore[misc]
+    return [tuple(matplotlib.colormaps["viridis"](p)[:3]) for p in positions]
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -301,12 +303,25 @@ def add_heading(figure: Figure, title: str) -> None:
     figure.text(0.12 / width, 1 - 0.1 / height, title, size=10.5, weight="bold", va="top")
 
 
+def caption_lines(*sentences: str) -> list[str]:
+    """Wrap a caption to the page's width; the figure's height has to leave `caption_height` for it."""
+    lines: list[str] = []
+    for sentence in filter(None, sentences):
+        lines += wrap(printable(sentence), PAGE_WIDTH_IN - 0.3, _CAPTION_PT, max_lines=4)
+    return lines
+
+
+def caption_height(lines: Sequence[str]) -> float:
+    """Give the inches that a caption needs at a figure's foot."""
+    return 0.16 + 0.132 * len(lines)
+
+
 def add_caption(figure: Figure, lines: Sequence[str]) -> None:
     """Write the caption, n in it, into the figure's lower left corner."""
     width, height = figure.get_size_inches()
-    figure.text(
-        0.12 / width, 0.08 / height, "\n".join(lines), size=7, color=NEUTRAL_COLOUR, va="bottom", linespacing=1.35
-    )
+    for index, line in enumerate(reversed(lines)):
+        artist = figure.text(0.12 / width, (0.1 + 0.132 * index) / height, "", size=_CAPTION_PT, color=NEUTRAL_COLOUR)
+        put_text(artist, line)
 
 
 def set_row_ticks(axes: Axes, labels: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.figures import style
 from qd_detr.figures.style import in_house_style
-from qd_detr.figures.text import printable, put_text, shorten, text_width_in, wrap
+from qd_detr.figures.text import printable, put_text, shorten, text_width_in
 
 FloatArray = NDArray[np.float64]
 _LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
@@ -202,14 +202,6 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
             put_text(artist, shorten(artist.get_text(), 1.05, 7.5))
 
 
-def _captioned(figure: Figure, caption: str, *more: str) -> None:
-    style.add_caption(figure, [*_caption_lines(caption), *more])
-
-
-def _caption_lines(caption: str) -> list[str]:
-    return wrap(printable(caption), style.PAGE_WIDTH_IN - 0.3, 7, max_lines=4)
-
-
 @in_house_style
 def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> Figure:
     """Draw panels of lines over a shared axis of epochs.
@@ -220,8 +212,8 @@ def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> F
     if not data.panels:
         raise ValueError("the evolution needs at least one panel")
     body = [max(1.2, 0.165 * len(panel.series)) for panel in data.panels]
-    below = 0.5 + 0.14 * len(_caption_lines(data.caption))
-    figure = style.new_figure(0.5 + sum(body) + 0.36 * len(body) + below)
+    caption = style.caption_lines(data.caption)
+    figure = style.new_figure(0.42 + sum(body) + 0.36 * len(body) + 0.36 + style.caption_height(caption))
     style.add_heading(figure, title)
     top = 0.42
     places = np.concatenate([np.asarray(s.x, dtype=float) for panel in data.panels for s in panel.series] or [np.zeros(1)])
@@ -233,21 +225,21 @@ def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> F
         margin = 0.03 * span or 1.0
         axes.set_xlim(places.min() - margin, places.max() + margin)
         if np.allclose(places, np.round(places)):
-            axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
         last = index == len(body) - 1
         axes.tick_params(labelbottom=last)
         if last:
             axes.set_xlabel(data.x_label)
         top += height + 0.06
-    _captioned(figure, data.caption)
+    style.add_caption(figure, caption)
     return figure
 
 
 @in_house_style
 def plot_dose_curve(data: DoseData) -> Figure:
     """Draw a metric against a dose, the dose as trained marked."""
-    lines = len(_caption_lines(data.caption))
-    figure = style.new_figure(0.75 + 2.4 + 0.55 + 0.14 * lines)
+    caption = style.caption_lines(data.caption)
+    figure = style.new_figure(0.72 + 2.4 + 0.45 + style.caption_height(caption))
     style.add_heading(figure, data.title)
     axes = style.add_axes_inches(figure, 0.72, 0.72, 5.1, 2.4)
     _draw_panel(axes, data.panel)
@@ -262,7 +254,7 @@ def plot_dose_curve(data: DoseData) -> Figure:
             xytext=(-4 if leftwards else 4, 0), textcoords="offset points", ha="right" if leftwards else "left", size=7.2,
             color=style.NEUTRAL_COLOUR,
         )  # fmt: skip
-    _captioned(figure, data.caption)
+    style.add_caption(figure, caption)
     return figure
 
 
@@ -277,17 +269,18 @@ def plot_effects(data: EffectsData) -> Figure:
         raise ValueError("a forest plot needs at least one effect")
     rows: list[tuple[str, Effect | None]] = []
     group = ""
-    for effect in data.effects:
-        if effect.group and effect.group != group:
-            rows.append((effect.group, None))
-        group = effect.group
-        rows.append((effect.name, effect))
-    room = 2.3
+    for given in data.effects:
+        if given.group and given.group != group:
+            rows.append((given.group, None))
+        group = given.group
+        rows.append((given.name, given))
+    room = 2.9
     left = 0.2 + min(room, max(text_width_in(printable(name), 7.8, "bold") for name, _ in rows) + 0.12)
     right = 1.95
     body = max(0.4, 0.2 * len(rows))
     directed = bool(data.better or data.worse)
-    height = 0.58 + body + 0.46 + (0.18 if directed else 0) + 0.16 + 0.14 * len(_caption_lines(data.caption))
+    caption = style.caption_lines(data.caption)
+    height = 0.58 + body + 0.46 + (0.18 if directed else 0) + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, data.title)
     axes = style.add_axes_inches(figure, left, 0.58, style.PAGE_WIDTH_IN - left - right, body)
@@ -303,7 +296,8 @@ def plot_effects(data: EffectsData) -> Figure:
     for row, (name, effect) in enumerate(rows):
         indent = 0.1 if effect is not None and effect.group else 0.0
         weight = "normal" if effect is not None else "bold"
-        label = axes.text(-(left - 0.12 - indent) / inches, row, "", transform=place, va="center_baseline", size=7.8, weight=weight)
+        label = axes.text(-(left - 0.12 - indent) / inches, row, "", transform=place, va="center_baseline", size=7.8)
+        label.set_fontweight(weight)
         put_text(label, shorten(printable(name), left - 0.2 - indent, 7.8, weight))
         if effect is None:
             continue
@@ -327,12 +321,12 @@ def plot_effects(data: EffectsData) -> Figure:
     axes.margins(x=0.06)
     axes.set_xlabel(data.x_label, labelpad=2)
     if directed:
-        for x, words, side in ((0, data.worse, "left"), (1, data.better, "right")):
-            if words:
-                arrow = f"\N{LEFTWARDS ARROW} {words}" if side == "left" else f"{words} \N{RIGHTWARDS ARROW}"
+        for x, toward, side in ((0, data.worse, "left"), (1, data.better, "right")):
+            if toward:
+                arrow = f"\N{LEFTWARDS ARROW} {toward}" if side == "left" else f"{toward} \N{RIGHTWARDS ARROW}"
                 axes.annotate(arrow, (x, 0), xycoords="axes fraction", xytext=(0, -40), textcoords="offset points",
                               size=7.2, ha=side, color=style.NEUTRAL_COLOUR)  # fmt: skip
-    _captioned(figure, data.caption)
+    style.add_caption(figure, caption)
     return figure
 
 
@@ -355,8 +349,12 @@ def plot_alignment(data: AlignmentData) -> Figure:
     gap = 0.14
     body = n_layers * (row + gap) - gap
     contrast_height = max(0.35, 0.26 * n_layers)
-    figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 1.0)
-    style.add_heading(figure, printable(f"{data.quantity} at the edges of {data.windows} windows"))
+    shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
+    n = f"{style.counted(data.n_samples, 'sample')}, {style.counted(data.n_windows, 'window')}"
+    caption = style.caption_lines(f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
+    figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 0.48 + style.caption_height(caption))
+    quantity = printable(data.quantity)
+    style.add_heading(figure, f"{quantity[:1].upper()}{quantity[1:]} at the edges of {data.windows} windows")
     colours = style.layer_colours(n_layers)
     for column, (left, values, band, title, inside) in enumerate((
         (0.95, start, start_null, "Around window starts", (0.0, float(offsets.max()))),
@@ -370,7 +368,7 @@ def plot_alignment(data: AlignmentData) -> Figure:
             marker = "o" if len(offsets) <= 25 else None
             axes.plot(offsets, values[layer_idx], color=colours[layer_idx], linewidth=1.4, marker=marker, markersize=3,
                       zorder=3)  # fmt: skip
-            both = np.concatenate([values[layer_idx], band[:, layer_idx].ravel(), *_other(layer_idx, start, start_null, end, end_null)])
+            both = np.concatenate([array[..., layer_idx, :].ravel() for array in (start, start_null, end, end_null)])
             low, high = np.nanmin(both), np.nanmax(both)
             room = 0.08 * (high - low) or 0.05
             axes.set_ylim(low - room, high + room)
@@ -380,7 +378,7 @@ def plot_alignment(data: AlignmentData) -> Figure:
             if layer_idx == 0:
                 axes.set_title(title)
             if column == 0:
-                axes.text(-0.2, 0.5, f"layer {layer_idx}", transform=axes.transAxes, ha="right", va="center", size=7.8)
+                axes.text(-(left - 0.12) / 2.85, 0.5, f"layer {layer_idx}", transform=axes.transAxes, va="center", size=7.8)
             if layer_idx == n_layers - 1:
                 axes.set_xlabel("seconds from the edge (green: inside the window)")
     axes = style.add_axes_inches(figure, 0.95, 0.68 + body + 0.8, 5.1, contrast_height)
@@ -393,16 +391,9 @@ def plot_alignment(data: AlignmentData) -> Figure:
     axes.margins(x=0.08)
     axes.grid(axis="x")
     axes.set_title("Inside minus outside")
-    axes.set_xlabel(f"difference in {data.quantity}")
+    axes.set_xlabel(f"difference in {quantity}")
     for layer_idx, value in enumerate(contrast):
         axes.text(1.02, layer_idx, style.signed(float(value), 3), transform=axes.get_yaxis_transform(),
                   va="center_baseline", size=7.4)  # fmt: skip
-    shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
-    n = f"{style.counted(data.n_samples, 'sample')}, {style.counted(data.n_windows, 'window')}"
-    _captioned(figure, f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
+    style.add_caption(figure, caption)
     return figure
-
-
-def _other(layer_idx: int, *arrays: FloatArray) -> list[FloatArray]:
-    """Give what the layer's two panels show together: starts and ends share a y axis."""
-    return [array[..., layer_idx, :].ravel() for array in arrays]

@@ -135,9 +135,10 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
 def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, options: OutputOptions) -> None:
     def items() -> Iterator[tuple[str, SampleData]]:
         for context in findings.contexts:
-            name = findings.names[context.sample_id]
-            data = next(iter(sample_data(context, findings.history[context.sample_id])))
-            yield f"gate_analysis_{name}.{options.figure_format}", data
+            for b, data in enumerate(sample_data(context, findings.history[context.sample_id])):
+                # An entry of several samples gives its first figure the entry's name.
+                name = findings.names[context.sample_id if b == 0 else data.sample_id]
+                yield f"gate_analysis_{name}.{options.figure_format}", data
 
     folder = tree.path("individual_samples/x").parent
     few = len(findings.contexts) < 24  # starting workers costs more than drawing these
@@ -148,13 +149,18 @@ def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, 
 def run_scale(analysis: GateAnalysis) -> FigureScale:
     """Return the one scale of all figures of a run."""
     overall = [analysis.statistics[f"{kind}_gates"] for kind in GATE_KINDS]
-    injection = [entry["injection"]["percentiles"]["99"] if entry["injection"] else None for entry in overall]
+    injection = [_injection_top(entry["injection"]) if entry["injection"] else None for entry in overall]
     return FigureScale.for_gates(
         analysis.facts.gate_range,
         (min(e["min"] for e in overall), max(e["max"] for e in overall)),
         attention_injection_max=injection[0] or None,
         ffn_injection_max=injection[1] or None,
     )
+
+
+def _injection_top(injection: Mapping[str, Any]) -> float:
+    # One outlier must not flatten every other sample's line; up to twice the 99th percentile nothing is cut.
+    return float(min(injection["max"], 2 * injection["percentiles"]["99"]))
 
 
 def compared_ids(findings: RunFindings, asked: Sequence[str]) -> list[SampleId]:
