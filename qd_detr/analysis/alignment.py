@@ -42,10 +42,10 @@ class _Sample:
 
 def clips_inside(windows_s: Sequence[Sequence[float]], n_clips: int, clip_length_s: float) -> NDArray[np.bool_]:
     """Return which of `n_clips` clips have their centre in one of `windows_s` [start, end) in seconds."""
-    windows = np.asarray(windows_s, dtype=np.float64).reshape(len(windows_s), -1)[:, :2]  # a score may follow
-    if len(windows) == 0:
+    if len(windows_s) == 0:
         return np.zeros(n_clips, dtype=bool)
-    if windows.shape[1] != 2 or not np.isfinite(windows).all() or (windows[:, 0] > windows[:, 1]).any():
+    windows = np.array([list(window[:2]) for window in windows_s], dtype=np.float64)  # a score may follow
+    if windows.shape[1:] != (2,) or not np.isfinite(windows).all() or (windows[:, 0] > windows[:, 1]).any():
         raise ValueError(f"windows must be [start, end] in seconds with start <= end, got {windows.tolist()}")
     centres_s = (np.arange(n_clips) + 0.5) * clip_length_s
     within = (windows[:, :1] <= centres_s) & (centres_s < windows[:, 1:])  # (windows, n)
@@ -60,11 +60,13 @@ def clip_saliency(relevant_clip_ids: Sequence[int], scores: ArrayLike, n_clips: 
         scores: (len(relevant_clip_ids), annotators).
         n_clips: n, the valid clips of the sample.
     """
-    ids = np.asarray(relevant_clip_ids, dtype=np.intp)
-    summed = np.asarray(scores, dtype=np.float64).reshape(len(ids), -1).sum(axis=1)
+    ids, rows = np.asarray(relevant_clip_ids, dtype=np.intp), np.asarray(scores, dtype=np.float64)
+    if len(rows) != len(ids) or not np.isfinite(rows).all():
+        raise ValueError(f"saliency_scores has shape {rows.shape}; expected {len(ids)} rows of finite scores")
     if (ids < 0).any():
         raise ValueError(f"relevant_clip_ids holds {ids.min()}; clip indices count from 0")
     saliency = np.zeros(n_clips)
+    summed = rows.sum(axis=1) if len(ids) else np.zeros(0)
     saliency[ids[ids < n_clips]] = summed[ids < n_clips]
     return saliency
 
