@@ -81,6 +81,7 @@ def cluster_profiles(features: ArrayLike, seed: int = 0, max_groups: int = MAX_G
     try:
         from sklearn.cluster import KMeans
         from sklearn.metrics import silhouette_score
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:
         return NoGroups("Clustering needs scikit-learn, which is not installed (pip install scikit-learn).")
     if len(values) < MIN_SAMPLES:
@@ -94,10 +95,12 @@ def cluster_profiles(features: ArrayLike, seed: int = 0, max_groups: int = MAX_G
         return NoGroups(f"Clustering needs at least 4 different profiles; there are {distinct}.")
     tried: dict[int, float] = {}
     found: dict[int, NDArray[np.intp]] = {}
-    for k in range(2, min(max_groups, distinct - 1) + 1):
-        found[k] = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(values)
-        sample_size = _SILHOUETTE_SAMPLES if len(values) > _SILHOUETTE_SAMPLES else None
-        tried[k] = float(silhouette_score(values, found[k], sample_size=sample_size, random_state=seed))
+    # One thread: the same groups to the bit on any machine, and on so little data also the quicker way.
+    with threadpool_limits(1):
+        for k in range(2, min(max_groups, distinct - 1) + 1):
+            found[k] = KMeans(n_clusters=k, n_init=10, random_state=seed).fit_predict(values)
+            sample_size = _SILHOUETTE_SAMPLES if len(values) > _SILHOUETTE_SAMPLES else None
+            tried[k] = float(silhouette_score(values, found[k], sample_size=sample_size, random_state=seed))
     best = max(tried, key=lambda k: (tried[k], -k))
     if tried[best] <= MIN_SILHOUETTE:
         return NoGroups(

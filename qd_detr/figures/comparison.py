@@ -78,7 +78,7 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
         style.SIGN_CAVEAT,
     )
     # An odd last strip leaves room for the colour bar beside it; else it has a row of its own.
-    foot = 0.2 if len(samples) % 2 else 0.5
+    foot = 0.2 if len(samples) % 2 else 0.58
     height = top + summary_height + 0.5 + (0.35 + n_rows * cell + foot if over_time else 0) + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, "Samples compared")
@@ -213,7 +213,7 @@ def _draw_strips(
         right = len(samples) % 2 == 1
         # Beside the last strip where that place is free, else at the right end of the time axis's row.
         bar_left = left + width + gap + 0.3 if right else style.PAGE_WIDTH_IN - 1.4
-        bar_axes = style.add_axes_inches(figure, bar_left, bar_top - (0.5 if right else 0.02), 1.1, 0.08)
+        bar_axes = style.add_axes_inches(figure, bar_left, bar_top - (0.5 if right else -0.06), 1.1, 0.08)
         bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal", ticks=[limits[0], sum(limits) / 2, limits[1]])
         bar.ax.tick_params(labelsize=6.8, pad=1.5)
         bar.ax.set_title(unit, fontsize=7, fontweight="normal", pad=2, loc="center")

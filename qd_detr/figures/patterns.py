@@ -96,7 +96,7 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     panels = [name for name in _PANELS if data.matrix(name) is not None]
     named = n <= NAMED_ROWS
     # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
-    pooled = 1 if named else int(np.ceil(n / (_TALL_IN * 150)))
+    pooled = 1 if named else int(np.ceil(n / (_TALL_IN * style.FIGURE_DPI)))
     caption = _caption(data, panels, words, pooled)
     top, below = 0.82, 0.94 + style.caption_height(caption)
     body = max(0.3, 0.16 * n) if named else _TALL_IN
@@ -145,10 +145,12 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
 def _caption(data: PatternData, panels: Sequence[str], words: str, pooled: int) -> list[str]:
     videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     pooling = f" A line is the mean of {pooled} neighbouring samples." if pooled > 1 else ""
+    odd = any(not np.isfinite(values).all() for name in panels if (values := data.matrix(name)) is not None)
+    gaps = " Grey: no value." if odd else ""
     injected = "Injection: |g \N{DOT OPERATOR} branch| / |residual|, for the attention gate how much audio enters."
     return style.caption_lines(
         f"n = {style.counted(len(data.sample_ids), 'sample')}{videos}; {data.gating_type} gates. Rows {words}."
-        f"{pooling} Grey: no value.",
+        f"{pooling}{gaps}",
         injected if any(name.endswith("injection") for name in panels) else "",
         style.SIGN_CAVEAT,
     )

@@ -13,7 +13,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from qd_detr.figures.sample_data import SampleData
-from qd_detr.figures.sample_layout import LayoutKey, SampleLayout, StillKey
+from qd_detr.figures.sample_key import LayoutKey, StillKey
+from qd_detr.figures.sample_layout import SampleLayout
 from qd_detr.figures.style import SAMPLE_DPI, FigureScale, house_style, in_house_style, save_figure, write_png
 
 _KEPT_LAYOUTS = 8

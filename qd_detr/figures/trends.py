@@ -354,6 +354,8 @@ def plot_alignment(data: AlignmentData) -> Figure:
     caption = style.caption_lines(f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
     figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 0.48 + style.caption_height(caption))
     quantity = printable(data.quantity)
+    if quantity[1:2].islower():  # "Attention gate", but not "FFN gate"
+        quantity = quantity[0].lower() + quantity[1:]
     style.add_heading(figure, f"{quantity[:1].upper()}{quantity[1:]} at the edges of {data.windows} windows")
     colours = style.layer_colours(n_layers)
     for column, (left, values, band, title, inside) in enumerate((

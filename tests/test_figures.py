@@ -1,0 +1,302 @@
+"""The figures over all samples, and the groups, scales and texts behind them."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+from PIL import Image
+
+from qd_detr.figures import clustering, style, text
+from qd_detr.figures.clustering import ClusteringData, NoGroups, ProfileGroups, cluster_profiles, plot_clustering
+from qd_detr.figures.comparison import ComparisonData, plot_comparison
+from qd_detr.figures.distributions import (
+    GateDistribution,
+    LayerSummary,
+    OverallData,
+    plot_layer_distributions,
+    plot_overall,
+    rebin,
+)
+from qd_detr.figures.patterns import PatternData, order_rows, plot_activation_patterns
+from qd_detr.figures.style import FigureScale, round_up, save_figure, signed
+from qd_detr.figures.trends import (
+    AlignmentData,
+    DoseData,
+    Effect,
+    EffectsData,
+    EvolutionData,
+    Panel,
+    Series,
+    plot_alignment,
+    plot_dose_curve,
+    plot_effects,
+    plot_evolution,
+)
+from tests.test_figures_sample import make_sample
+
+
+def overall(n_layers: int = 2, injection: bool = True) -> OverallData:
+    rng = np.random.default_rng(0)
+    edges = np.linspace(-1, 1, 2001)
+
+    def gate(middle: float) -> GateDistribution:
+        values = np.tanh(rng.normal(middle, 0.4, (500, n_layers)))
+        counts = np.stack([np.histogram(column, edges)[0] for column in values.T])
+        return GateDistribution(edges, counts, LayerSummary.of_values(values))
+
+    let_in = LayerSummary.of_values(np.abs(rng.normal(0.6, 0.1, (50, n_layers)))) if injection else None
+    return OverallData("clipwise", 50, gate(-1.8), gate(0.5), 20, let_in, let_in)
+
+
+def patterns(n: int, n_layers: int = 2) -> PatternData:
+    rng = np.random.default_rng(1)
+    gates = np.tanh(rng.normal(0, 1, (n, n_layers)))
+    return PatternData([f"val_{i}" for i in range(n)], "clipwise", gates, gates, attention_injection=np.abs(gates))
+
+
+def alignment(n_layers: int) -> AlignmentData:
+    line = np.tile(np.linspace(0, 1, 5), (n_layers, 1))
+    null = np.stack([line - 0.1, line + 0.1])
+    return AlignmentData("Attention gate", np.arange(-2, 3) * 2.0, line, null, line, null, line[:, 0], null[:, :, 0], 3, 4)
+
+
+def groups() -> ProfileGroups:
+    rng = np.random.default_rng(0)
+    found = cluster_profiles(np.concatenate([rng.normal(-0.9, 0.03, (12, 4)), rng.normal(0.5, 0.03, (30, 4))]))
+    assert isinstance(found, ProfileGroups)
+    return found
+
+
+def every_figure() -> dict[str, Figure]:
+    series = [Series("a", [0, 5, 10], [1, 2, np.nan], [0, 1, np.nan], [2, 3, np.nan]), Series("b", [0], [1], [0], [2], 1)]
+    effects = [Effect("without audio", -2.3, -3.2, -1.4, 155, "all"), Effect("silent", np.nan, np.nan, np.nan, 0, "all")]
+    names = ["attention 0", "attention 1", "FFN 0", "FFN 1"]
+    return {
+        "overall": plot_overall(overall()),
+        "overall_1": plot_overall(overall(1, injection=False)),
+        "layers": plot_layer_distributions(overall(4)),
+        "layers_12": plot_layer_distributions(overall(12)),
+        "patterns_1": plot_activation_patterns(patterns(1, 1)),
+        "patterns_40": plot_activation_patterns(patterns(40, 4)),
+        "patterns_1550": plot_activation_patterns(patterns(1550, 12)),
+        "clusters": plot_clustering(ClusteringData(groups(), names, "clipwise", 9)),
+        "comparison_8": plot_comparison(ComparisonData([make_sample("clipwise", i, 4) for i in range(8)])),
+        "comparison_1": plot_comparison(ComparisonData([make_sample("global", 0, 1)])),
+        "comparison_3": plot_comparison(ComparisonData([make_sample("elementwise", i, 12) for i in range(3)])),
+        "evolution": plot_evolution(EvolutionData([Panel("Gate", "gate", series)] * 2, "n = 3 samples.")),
+        "dose": plot_dose_curve(DoseData(Panel("Audio", "mAP (%)", series), "factor", "n = 3 samples.", 1.0)),
+        "effects": plot_effects(EffectsData(effects, "difference in mAP (points)", "n in the column.", better="better")),
+        "alignment_1": plot_alignment(alignment(1)),
+        "alignment_12": plot_alignment(alignment(12)),
+    }
+
+
+def test_every_figure_is_drawn_without_a_warning_and_nothing_is_clipped(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name, figure in every_figure().items():
+            figure.canvas.draw()
+            width, height = figure.bbox.size
+            # The tight box holds all that is drawn; ink outside the page would be cut off in the file.
+            box = figure.get_tightbbox(figure.canvas.get_renderer())  # type: ignore[attr-defined]
+            dpi = figure.dpi
+            assert min(box.x0 * dpi, box.y0 * dpi, width - box.x1 * dpi, height - box.y1 * dpi) >= -1, name
+            words = [t.get_text() for t in figure.findobj(lambda a: hasattr(a, "get_text"))]
+            assert any("n = " in w or w == "n" for w in words), name
+            assert not any("suppress" in w.lower() or "added" in w.lower() for w in words), name
+            path = save_figure(figure, tmp_path / f"{name}.png")
+            with Image.open(path) as image:
+                assert image.mode == "RGB"
+                assert abs(image.size[0] - width) <= 1
+                assert abs(image.size[1] - height) <= 1
+            assert not figure.axes, "save_figure closes"
+
+
+def test_figures_need_neither_pyplot_nor_torch_nor_scikit_learn() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from qd_detr.figures import clustering, comparison, distributions, patterns, sample_pool, trends;"
+        "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib.pyplot', 'sklearn')))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
+
+
+def test_users_matplotlib_settings_change_no_figure_and_are_left_alone(tmp_path: Path) -> None:
+    save_figure(plot_overall(overall()), tmp_path / "a.png")
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "black", "lines.linewidth": 9}):
+        save_figure(plot_overall(overall()), tmp_path / "b.png")
+        assert matplotlib.rcParams["font.size"] == 30
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_an_unknown_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must be one of png, pdf, svg"):
+        save_figure(Figure(), tmp_path / "a.jpg")
+
+
+def test_scale_is_symmetric_about_zero_whatever_the_gates_range() -> None:
+    assert FigureScale.for_gates((-1, 1)).gate_limit == 1
+    assert FigureScale.for_gates((0, 2)).gate_limit == 2
+    assert FigureScale.for_gates(None, (-0.2, 3.4)).gate_limit == 4
+    assert FigureScale(2).gate_norm(0) == 0.5
+    with pytest.raises(ValueError, match="data_range"):
+        FigureScale.for_gates(None)
+    with pytest.raises(ValueError, match="above 0"):
+        FigureScale(0)
+
+
+def test_numbers_are_written_with_a_real_minus_and_without_minus_zero() -> None:
+    assert signed(-0.945) in ("−0.94", "−0.95")
+    assert signed(-0.0004) == "0.00"
+    assert signed(0.25) == "+0.25"
+    assert signed(float("nan")) == "n/a"
+    assert [round_up(x) for x in (0.62, 1.0, 1.2, 0, 97)] == [0.8, 1.0, 1.5, 1.0, 100.0]
+
+
+def test_rebinning_keeps_every_count() -> None:
+    fine = np.linspace(-1, 1, 2001)
+    counts = np.random.default_rng(0).integers(0, 9, (3, 2000))
+    edges, coarse = rebin(fine, counts, np.linspace(-1, 1, 51))
+    assert coarse.shape == (3, 50)
+    assert np.array_equal(coarse.sum(axis=1), counts.sum(axis=1))
+    assert np.array_equal(coarse[:, 0], counts[:, :40].sum(axis=1))
+    kept, same = rebin(fine[:11], counts[:, :10], edges)
+    assert len(kept) == 11
+    assert np.array_equal(same, counts[:, :10])
+
+
+@pytest.mark.parametrize("n_bins", [8, 9])
+def test_magnitudes_are_folded_from_signed_bins(n_bins: int) -> None:
+    values = np.array([-0.95, -0.52, -0.05, 0.05, 0.52, 0.52])
+    edges = np.linspace(-1, 1, n_bins + 1)
+    gate = GateDistribution(edges, np.histogram(values, edges)[0][None], LayerSummary.of_values(values[:, None]))
+    folded, counts = gate.magnitudes(1.0)
+    assert folded[0] == 0
+    assert counts.sum() == 6
+    expected = np.histogram(np.abs(values), folded)[0]
+    assert np.array_equal(counts[0], expected)
+    lopsided = GateDistribution(np.linspace(0, 1, 5), np.ones((1, 4)), gate.summary)
+    with pytest.raises(ValueError, match="not symmetric"):
+        lopsided.magnitudes(1.0)
+
+
+def test_summary_leaves_out_what_is_not_finite() -> None:
+    summary = LayerSummary.of_values([[1.0, np.nan], [3.0, np.nan], [np.inf, np.nan]])
+    assert summary.column("mean")[0] == 2
+    assert summary.column("median")[0] == 2
+    assert np.isnan(summary.column("mean")[1])
+
+
+def test_rows_of_patterns_are_ordered_by_audio_let_in_not_by_sign() -> None:
+    data = PatternData(["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3)
+    order, words = order_rows(data)
+    assert list(order) == [1, 2, 0]
+    assert "|attention gate|" in words
+    injected = PatternData(["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3, attention_injection=[[9], [1], [2]])
+    order, words = order_rows(injected)
+    assert list(order) == [0, 2, 1]
+    assert "injection" in words
+
+
+def test_patterns_of_many_samples_average_neighbours_and_leave_none_out() -> None:
+    figure = plot_activation_patterns(patterns(1550, 3))
+    image = next(axes.images[0] for axes in figure.axes if axes.images)
+    shown = np.asarray(image.get_array())
+    assert shown.shape[0] == 775
+    data = patterns(1550, 3).matrix("attention_injection")
+    assert data is not None
+    assert np.isclose(shown.mean(), data.mean())
+
+
+def test_clustering_finds_planted_groups_and_names_the_largest_first() -> None:
+    found = groups()
+    assert found.n_groups == 2
+    assert list(found.sizes) == [30, 12]
+    assert set(found.labels[:12]) == {1}
+    assert set(found.labels[12:]) == {0}
+    assert np.allclose(found.centres[0], 0.5, atol=0.05)
+    assert found.silhouette == max(found.silhouettes.values()) > 0.8
+    again = groups()
+    assert np.array_equal(again.labels, found.labels)
+
+
+@pytest.mark.parametrize(
+    ("features", "reason"),
+    [
+        (np.zeros((5, 2)), "at least 10 samples; there are 5"),
+        (np.full((20, 2), 0.3) + 1e-9 * np.arange(20)[:, None], "4 different profiles; there are 1"),
+        (np.full((20, 2), np.nan), "not finite"),
+        (np.random.default_rng(0).normal(size=(150, 12)), "no substantial structure"),
+    ],
+)
+def test_clustering_says_why_there_are_no_groups(features: np.ndarray, reason: str) -> None:
+    found = cluster_profiles(features)
+    assert isinstance(found, NoGroups)
+    assert reason in found.reason
+
+
+def test_clustering_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
+    found = clustering.cluster_profiles(np.zeros((50, 2)))
+    assert isinstance(found, NoGroups)
+    assert "scikit-learn" in found.reason
+
+
+def test_a_comparison_takes_one_to_eight_samples_of_one_kind() -> None:
+    with pytest.raises(ValueError, match="1 to 8 samples, got 9"):
+        plot_comparison(ComparisonData([make_sample("global", i) for i in range(9)]))
+    with pytest.raises(ValueError, match="one gating type"):
+        plot_comparison(ComparisonData([make_sample("global"), make_sample("clipwise")]))
+
+
+def test_an_effect_is_filled_only_where_its_interval_leaves_zero_out() -> None:
+    effects = [Effect("clear", -2, -3, -1, 10), Effect("unclear", 0.5, -1, 2, 10)]
+    figure = plot_effects(EffectsData(effects, "difference", "n = 10."))
+    faces = [line.get_markerfacecolor() for line in figure.axes[0].lines if line.get_marker() == "s"]
+    assert faces == [style.ATTENTION_COLOUR, "white"]
+
+
+def test_wrapped_lines_fit_and_keep_every_word() -> None:
+    words = "A woman in a very long dress explains how to cook a traditional soup while the audience applauds"
+    lines = text.wrap(words, 2.5, 9.5, "bold", max_lines=9)
+    assert " ".join(lines) == words
+    assert all(text.text_width_in(line, 9.5, "bold") <= 2.5 for line in lines)
+    cut = text.wrap(words, 2.5, 9.5, "bold", max_lines=2)
+    assert len(cut) == 2
+    assert cut[-1].endswith("…")
+    assert text.text_width_in(cut[-1], 9.5, "bold") <= 2.5
+    assert "".join(text.wrap("가나다라마바사아자차카타파하" * 3, 1.0, 9, max_lines=20)) == "가나다라마바사아자차카타파하" * 3
+
+
+def test_characters_without_a_font_become_one_mark_and_controls_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text, "FALLBACK_FONTS", ())
+    text.forget_fonts()
+    try:
+        assert text.printable("빨간 옷을 입은 여자") == text.MISSING
+        assert text.printable("a\tred\n옷 b\u200bc") == f"a red {text.MISSING} bc"
+        assert text.families_for("옷") == [text.BASE_FONT]
+    finally:
+        monkeypatch.undo()
+        text.forget_fonts()
+
+
+def test_a_fallback_font_is_used_for_what_the_base_font_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    # DejaVu Sans Mono stands in for an installed font of another script, DejaVu Sans Display for the base.
+    monkeypatch.setattr(text, "BASE_FONT", "DejaVu Sans Display")
+    monkeypatch.setattr(text, "FALLBACK_FONTS", ("No Such Font", "DejaVu Sans Mono"))
+    text.forget_fonts()
+    try:
+        assert "DejaVu Sans Mono" in {entry.name for entry in font_manager.fontManager.ttflist}
+        assert text.families_for("abc") == ["DejaVu Sans Display", "DejaVu Sans Mono"]
+        assert text.printable("é") == "é"
+    finally:
+        monkeypatch.undo()
+        text.forget_fonts()
