@@ -23,7 +23,7 @@ from qd_detr.analyzer import facts_of
 from qd_detr.checkpoint import FORMAT, Checkpoint, build_model, file_sha256, pick_device, read_checkpoint, resolve
 from qd_detr.data.annotations import Query, read_annotations, select_queries
 from qd_detr.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
-from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec, locate_features
+from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec, files_of, locate_features
 from qd_detr.data.features import FeatureReader
 from qd_detr.errors import RequestError, RunError, first_few
 from qd_detr.findings import AlignmentCollector, add_metrics, audit
@@ -351,9 +351,9 @@ def _notes(prepared: PreparedRun) -> dict[str, Any]:
 def _fingerprint(prepared: PreparedRun) -> dict[str, Any]:
     """Return what must be equal for an unfinished run to be continued."""
     request = prepared.request
-    stamps = [
-        f"{name} {size}" for name, size in sorted(prepared.index.file_sizes.items())
-    ]
+    # Reading gigabytes again only to hash them would cost as much as the run; a file that was written again has
+    # another time, so the worst is a run refused that could have gone on.
+    stamps = [f"{path.name} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in _feature_paths(prepared)]
     return {
         "toolkit": qd_detr.__version__,
         "checkpoint sha256": prepared.hashes["checkpoint"],
@@ -368,6 +368,15 @@ def _fingerprint(prepared: PreparedRun) -> dict[str, Any]:
         "device": str(next(prepared.model.parameters()).device.type),
         "threads": torch.get_num_threads(),
     }
+
+
+def _feature_paths(prepared: PreparedRun) -> list[Path]:
+    files = {
+        file.path
+        for query in prepared.index.queries
+        for file in files_of(query, prepared.folders, feature_spec(prepared.settings)).all
+    }
+    return sorted(files)
 
 
 def _run_config(prepared: PreparedRun, started: float) -> dict[str, Any]:

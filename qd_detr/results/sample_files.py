@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.analysis.samples import chosen_ids, gate_statistics
-from qd_detr.results import drawing
+from qd_detr.results.context import SampleContext
+from qd_detr.results.drawing import draw_comparison, draw_sample
 from qd_detr.results.names import file_names
 from qd_detr.results.tree import to_json
 from qd_detr.tracking.entries import SampleId
@@ -29,10 +31,14 @@ def save_analysis(
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     which = "all" if sample_id is None else names[sample_id]
-    text = to_json({str(one): statistics[one] for one in ids})
-    (folder / f"gate_statistics_{which}.json").write_text(text, encoding="utf-8", newline="\n")
+    texts = Counter(str(one) for one in ids)
+    # JSON keys are text: where 1 and "1" were both recorded, their file names, which differ, keep them apart.
+    keys = {one: str(one) if texts[str(one)] == 1 else names[one] for one in ids}
+    text = to_json({keys[one]: statistics[one] for one in ids})
+    # A lone surrogate has no UTF-8; its escape is JSON for the very same id.
+    (folder / f"gate_statistics_{which}.json").write_bytes(text.encode("utf-8", "backslashreplace"))
     for one in ids:
-        drawing.draw_sample(folder / f"gate_analysis_{names[one]}.png", drawing.SampleContext(one), history[one], value_range)
+        draw_sample(folder / f"gate_analysis_{names[one]}.png", SampleContext(one), history[one], value_range)
 
 
 def save_comparison(
@@ -41,5 +47,5 @@ def save_comparison(
     """Write `gate_comparison.png` of recorded samples."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = [(drawing.SampleContext(one), history[one]) for one in sample_ids]
-    drawing.draw_comparison(folder / "gate_comparison.png", chosen, value_range)
+    chosen = [(SampleContext(one), history[one]) for one in sample_ids]
+    draw_comparison(folder / "gate_comparison.png", chosen, value_range)

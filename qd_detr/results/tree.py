@@ -67,6 +67,8 @@ class ResultsTree:
             self._take_lock()
             if self._pending_config.exists():
                 self._finish_publishing()  # a run that died while publishing was whole
+                self.partial.mkdir()
+                self._take_lock()
             self._clear(self._tree, *([] if self._resume else [self.journal_dir]))
             self._tree.mkdir()
         except OSError as error:
@@ -82,7 +84,9 @@ class ResultsTree:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if kind is not None:
-            kept = self._pending_config.exists() or (self.journal_dir.exists() and not issubclass(kind, RequestError))
+            # A refused --resume must not cost the unfinished run that it was about.
+            worth_keeping = self._resume or not issubclass(kind, RequestError)
+            kept = self._pending_config.exists() or (self.journal_dir.exists() and worth_keeping)
             if kept:
                 self._clear(self._tree if not self._pending_config.exists() else None)
                 logger.warning("what was done is kept in %s; the same command with --resume continues it", self.partial)
@@ -98,8 +102,8 @@ class ResultsTree:
 
     def write_text(self, relative: str, text: str) -> None:
         """Write a text file of the tree, UTF-8 with plain newlines."""
-        # A lone surrogate, which JSON allows in an id or a query, has no UTF-8; it is shown as "?".
-        self.path(relative).write_bytes(text.encode("utf-8", "replace"))
+        # A lone surrogate, which JSON allows in an id, has no UTF-8; its escape is JSON for the very same id.
+        self.path(relative).write_bytes(text.encode("utf-8", "backslashreplace"))
 
     def write_json(self, relative: str, data: Any) -> None:
         """Write a JSON file of the tree; NaN and Inf are errors."""

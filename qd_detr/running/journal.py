@@ -49,7 +49,7 @@ class RunJournal:
 
     def history(self, memory_bytes: int) -> GateHistory:
         """Return a history that keeps its entries in this journal."""
-        return GateHistory(memory_bytes, self._store)
+        return GateHistory(memory_bytes, self._store, only_commits=True)
 
     def finished(self) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
         """Yield ({"batch": its number, "lines": submission lines, "marks": ...}, where the gates are), in order."""

@@ -24,11 +24,20 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
     Args:
         memory_bytes: what may stay in memory.
         store: where to put the rest; a temporary folder that goes with the history if not given.
+        only_commits: entries go to the store when they are committed, and not before: every line of the store's index
+            is then a commit of the caller's. What is not committed yet stays in memory beyond the limit.
     """
 
-    def __init__(self, memory_bytes: int = DEFAULT_MEMORY_BYTES, store: ShardStore | None = None) -> None:
+    def __init__(
+        self,
+        memory_bytes: int = DEFAULT_MEMORY_BYTES,
+        store: ShardStore | None = None,
+        *,
+        only_commits: bool = False,
+    ) -> None:
         self._limit = memory_bytes
         self._store = store
+        self._only_commits = only_commits
         self._order: dict[SampleId, None] = {}
         self._memory: dict[SampleId, GateEntry] = {}
         self._held = 0
@@ -79,6 +88,8 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         """
         ids = list(sample_ids)
         self._places |= self._shards().append([(i, self[i]) for i in ids], note)
+        if self._held > self._limit:
+            self._spill()
 
     def adopt(self, places: dict[SampleId, Place]) -> None:
         """Take in entries that an earlier run committed to the store."""
@@ -92,10 +103,11 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
 
     def _spill(self) -> None:
         unsaved = [(i, entry) for i, entry in self._memory.items() if i not in self._places]
-        if unsaved:
+        if unsaved and not self._only_commits:
             self._places |= self._shards().append(unsaved, {})
-        self._memory.clear()
-        self._held = 0
+            unsaved = []
+        self._memory = dict(unsaved)
+        self._held = sum(entry_nbytes(entry) for _, entry in unsaved)
 
     def _shards(self) -> ShardStore:
         if self._store is None:

@@ -57,6 +57,11 @@ class GateRecorder:
         self._next_automatic = 0
         self._warned = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy or a pickle must hold the last batch itself: what is pending would go to the history of the original.
+        self._finish_pending()
+        return self.__dict__.copy()
+
     def start(self, history: GateHistory, *, measure: bool) -> None:
         """Record from now on, into `history`; automatic ids count from 0 again."""
         self._pending = None  # what the last recording left unread belongs to a history nobody asked for any more
@@ -77,7 +82,7 @@ class GateRecorder:
         """Take one id, a sequence of ids, or None; see `AVIGATEFusionCustom.set_current_sample_id`."""
         if isinstance(sample_id, (Tensor, np.ndarray)):
             sample_id = sample_id.tolist()
-        if isinstance(sample_id, Sequence) and not isinstance(sample_id, str):
+        if isinstance(sample_id, Sequence) and not isinstance(sample_id, (str, bytes)):
             ids = [_plain_id(one) for one in sample_id]
             twice = sorted({str(one) for one in ids if ids.count(one) > 1})
             if twice:

@@ -32,6 +32,8 @@ class Place:
 
     def load(self) -> GateEntry:
         """Return the entry as read-only views on a memory map that lives as long as they do."""
+        if not self.nbytes:  # a sample without a real clip; an empty map cannot be made
+            return _entry_from(np.empty(0, np.float32), self.layout)
         words = np.memmap(self.shard, dtype=np.float32, mode="r", offset=self.offset, shape=(self.nbytes // 4,))
         return _entry_from(words, self.layout)
 
@@ -76,7 +78,8 @@ class ShardStore:
                 layout = _layout_of(entry)
                 nbytes = 0
                 for array in _arrays_of(entry):
-                    nbytes += file.write(np.ascontiguousarray(array, dtype=np.float32).data.cast("B"))
+                    if array.size:  # a view of nothing cannot be cast to bytes
+                        nbytes += file.write(np.ascontiguousarray(array, dtype=np.float32).data.cast("B"))
                 layouts.append({"id": sample_id, "offset": offset, "nbytes": nbytes, "layout": layout})
                 offset += nbytes
         line = {"shard": self._shard, "end": offset, "entries": layouts, "note": note}
@@ -131,9 +134,9 @@ def _entry_from(words: np.ndarray, layout: dict[str, Any]) -> GateEntry:
     start = 0
     for key, shape in layout["shapes"].items():
         size = int(np.prod(shape))
-        stops = range(start, start + size * (layout["layers"] + 1), size)
-        entry[key] = [words[a : a + size].reshape(shape) for a in stops[:-1]]
-        start = stops[-1] if size else start
+        starts = [start + layer * size for layer in range(layout["layers"])]
+        entry[key] = [words[a : a + size].reshape(shape) for a in starts]
+        start += layout["layers"] * size
     clips = tuple(layout["clips"])
     if layout["valid"] is None:
         valid = np.ones(clips, bool)
