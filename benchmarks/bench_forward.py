@@ -10,12 +10,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the benchmarks run from a checkout, uninstalled
 
 from benchmarks.pairing import paired_ratio
 from qd_detr.architecture import Architecture
@@ -96,7 +97,6 @@ def main() -> int:
     print(f"torch {torch.__version__}, {torch.get_num_threads()} threads, batch 32, {args.rounds} pairs each")
     for gating_type in args.gating_types:
         model = full_size_model(gating_type)
-        fusion = model.avigate_fusion
 
         def forward(model: QDDETR = model) -> None:
             with torch.inference_mode():
@@ -106,20 +106,17 @@ def main() -> int:
             with torch.inference_mode():
                 with_negative_pass(model, batch)
 
-        def tracked(injection: bool, model: QDDETR = model) -> Callable[[], None]:
-            def run() -> None:
-                fusion.enable_gate_tracking(injection=injection)
-                fusion.set_current_sample_id(list(range(32)))
-                with torch.inference_mode():
-                    model(batch)
-                assert len(fusion.gate_history) == 32
-                fusion.disable_gate_tracking()
+        def tracked(injection: bool, model: QDDETR = model) -> None:
+            gates = model.avigate_fusion
+            gates.enable_gate_tracking(injection=injection)
+            gates.set_current_sample_id(list(range(32)))
+            with torch.inference_mode():
+                model(batch)
+            assert len(gates.gate_history) == 32
+            gates.disable_gate_tracking()
 
-            return run
-
-        fusion.disable_gate_tracking()
-        print(f"{gating_type}: tracked / untracked           {paired_ratio(tracked(False), forward, args.rounds)}")
-        print(f"{gating_type}: tracked+injection / untracked {paired_ratio(tracked(True), forward, args.rounds)}")
+        print(f"{gating_type}: tracked / untracked           {paired_ratio(partial(tracked, False), forward, args.rounds)}")
+        print(f"{gating_type}: tracked+injection / untracked {paired_ratio(partial(tracked, True), forward, args.rounds)}")
         print(f"{gating_type}: with negative pass / without  {paired_ratio(negative, forward, args.rounds)}")
         products = Products()
         with torch.no_grad(), products:

@@ -89,7 +89,8 @@ def test_resume_refuses_another_checkpoint_and_leaves_the_unfinished_run_as_it_w
 
 
 @pytest.mark.parametrize(
-    ("more", "named"), [(("--batch_size", "3"), "batch_size"), (("--max_samples", "5"), "samples"), (("--legacy_batches",), "legacy")]
+    ("more", "named"),
+    [(("--batch_size", "3"), "batch_size"), (("--max_samples", "5"), "samples"), (("--legacy_batches",), "legacy")],
 )
 def test_resume_refuses_other_settings(tmp_path, monkeypatch, capsys, more, named):
     tiny = make_tiny_run(tmp_path / "t")

@@ -67,7 +67,7 @@ def make_tiny_run(
             {
                 "qid": qid, "query": f"sentence {i}", "vid": vid, "duration": 2 * n, "relevant_windows": [[2, 6]],
                 "relevant_clip_ids": [1, 2], "saliency_scores": [[3, 4, 2], [4, 4, 4]],
-            }  # fmt: skip
+            }
         )
     run = TinyRun(folder, checkpoint, data / "val.jsonl", queries)
     run.rewrite()

@@ -62,4 +62,4 @@ def _is_number(value: object) -> bool:
 
 
 def _backtick_runs(text: str) -> list[str]:
-    return [run for run in "".join(c if c == "`" else " " for c in text).split()]
+    return "".join(c if c == "`" else " " for c in text).split()
