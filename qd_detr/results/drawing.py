@@ -23,7 +23,7 @@ from qd_detr.figures.patterns import PatternData, plot_activation_patterns
 from qd_detr.figures.sample import plot_sample
 from qd_detr.figures.sample_data import SampleData
 from qd_detr.figures.sample_pool import write_sample_figures
-from qd_detr.figures.style import FigureScale, save_figure
+from qd_detr.figures.style import FigureScale, round_up, save_figure
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.results.tree import ResultsTree
 from qd_detr.tracking.entries import GATE_KEYS, GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, samples_of
@@ -114,12 +114,12 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
     save(plot_overall(overall, scale), "overall_statistics", "Distribution of all gates, mean and spread per layer.")
     save(plot_layer_distributions(overall, scale), "layer_distributions", "Distribution per layer and gate.")
     save(plot_activation_patterns(pattern, scale), "activation_patterns", "Samples x layers: injection and mean gate.")
-    profiles, profile_names = _profiles(analysis)
+    profiles, profile_names, what = _profiles(analysis)
     groups = cluster_profiles(profiles, seed=options.seed)
     if isinstance(groups, NoGroups):
         notes.append(f"Samples were not grouped: {groups.reason}.")
     else:
-        clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings))
+        clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings), what)
         save(plot_clustering(clustering, scale), "gate_clustering", "Groups of samples with alike gate profiles.")
     if options.compare is not None:
         chosen = compared_ids(findings, options.compare)
@@ -160,7 +160,7 @@ def run_scale(analysis: GateAnalysis) -> FigureScale:
 
 def _injection_top(injection: Mapping[str, Any]) -> float:
     # One outlier must not flatten every other sample's line; up to twice the 99th percentile nothing is cut.
-    return float(min(injection["max"], 2 * injection["percentiles"]["99"]))
+    return round_up(min(injection["max"], 2 * injection["percentiles"]["99"]))
 
 
 def compared_ids(findings: RunFindings, asked: Sequence[str]) -> list[SampleId]:
@@ -264,8 +264,11 @@ def pattern_data(findings: RunFindings) -> PatternData:
     )
 
 
-def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str]]:
-    """Return every sample's mean gates, (S, F), and the names of the features."""
-    profiles = np.concatenate([_column(analysis, kind, "mean") for kind in GATE_KINDS], axis=1)
+def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str], str]:
+    """Return every sample's gate profile, (S, F), the names of the features, and what a feature is."""
+    # The mean over the channels of an elementwise gate cancels; its magnitude does not.
+    elementwise = analysis.facts.gating_type == "elementwise"
+    figure, what = ("abs_mean", "mean |gate|") if elementwise else ("mean", "mean gate")
+    profiles = np.concatenate([_column(analysis, kind, figure) for kind in GATE_KINDS], axis=1)
     names = [f"{kind} {layer}" for kind in GATE_KINDS for layer in range(analysis.facts.num_layers)]
-    return profiles, names
+    return profiles, names, f"a sample's {what} of each layer"

@@ -16,8 +16,8 @@ from qd_detr.analysis.statistics.variance import VariancePartition
 
 GATING_TYPES = ("global", "clipwise", "elementwise")
 COSINE_RANGE = (-1.0, 1.0)
-HISTOGRAM_BINS = 64
-"""Bins of the histograms in a readout."""
+HISTOGRAM_BINS = 100
+"""Bins of the histograms in a readout: a multiple of what figures show, so that their bins fall together."""
 
 
 class GateRow(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 from qd_detr.analysis.collect import GateAnalysis
 from qd_detr.results.context import RunFindings
-from qd_detr.results.report.markdown import inline, number, percent, table
+from qd_detr.results.report.markdown import inline, number, percent, shortened, table
 
 KIND_NAMES = {"attention": "attention gate", "ffn": "FFN gate"}
 
@@ -110,7 +110,7 @@ def _extreme_samples(findings: RunFindings) -> list[str]:
     for label, row in [("most", row) for row in scored[:3]] + [("least", row) for row in scored[-3:]]:
         context = contexts.get(row.sample_id)
         query = context.query if context else None
-        body.append([label, inline(row.sample_id), number(_audio(row)), query.query[:80] if query else "-"])
+        body.append([label, inline(row.sample_id), number(_audio(row)), shortened(query.query) if query else "-"])
     return lines + table(["", "sample", "injection", "query"], body)
 
 

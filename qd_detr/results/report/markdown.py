@@ -35,7 +35,9 @@ def number(value: float | None, digits: int = 3) -> str:
     """Return a number as the report writes it; a dash for none."""
     if value is None:
         return "-"
-    if value != 0 and abs(value) < 10**-digits / 2:
+    if value == 0:
+        return "0"
+    if abs(value) < 10**-digits / 2:
         return f"{value:.1e}"
     return f"{value:.{digits}f}"
 
@@ -43,6 +45,12 @@ def number(value: float | None, digits: int = 3) -> str:
 def percent(share: float | None) -> str:
     """Return a share 0..1 as percent; a dash for none."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def shortened(text: str, most: int = 80) -> str:
+    """Return the text, cut at a word and with an ellipsis if it is longer than `most` characters."""
+    plain = " ".join(text.split())
+    return plain if len(plain) <= most else plain[: most - 1].rsplit(" ", 1)[0] + "…"
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
