@@ -15,7 +15,8 @@ from pathlib import Path
 from qd_detr import __version__
 from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.errors import RequestError, RunError
-from qd_detr.job import AnalysisRequest, prepare, run
+from qd_detr.interventions.conditions import AUDIO_MODES
+from qd_detr.job import AnalysisRequest, compare, prepare, run
 from qd_detr.results.report import terminal_summary
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
@@ -29,8 +30,8 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add("--model_path", type=Path, required=True, help="checkpoint, .ckpt or .pth")
-    add("--data_path", type=Path, required=True, help="annotations, .jsonl or .json (a list)")
+    add("--model_path", type=Path, help="checkpoint, .ckpt or .pth")
+    add("--data_path", type=Path, help="annotations, .jsonl or .json (a list)")
     add("--legacy_model", action="store_true", help="the checkpoint was not written by this project's trainer")
     add("--gating_type", choices=GATING_TYPES, help="default: as trained; only global and clipwise can be exchanged")
     add("--max_samples", type=int, metavar="N", help="the first N samples (default: all)")
@@ -50,6 +51,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--a_feat_dir", type=Path, metavar="D", help="audio feature folder")
     add("--skip_missing", action="store_true", help="leave out queries whose features are missing")
     add("--missing_list", type=Path, metavar="FILE", help="write the list of missing features here")
+    add("--interventions", type=Path, metavar="FILE", help="JSON list of gate interventions to run beside the model as it is")
+    add("--ablate", action="store_true", help="the standard sweep: gates off, scaled, sign flipped")
+    add("--audio", nargs="+", choices=AUDIO_MODES, default=[], metavar="MODE",
+        help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}")  # fmt: skip
+    add("--compare_runs", type=Path, nargs=2, metavar=("A", "B"),
+        help="compare two finished results folders instead of running a model")  # fmt: skip
     add("--resume", action="store_true", help="continue a run into the same folder that was interrupted")
     add("--history_memory", type=float, default=64.0, metavar="MB",
         help="gate history kept in memory before it goes to disk, in MB (default: 64)")  # fmt: skip
@@ -87,6 +94,9 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         a_feat_dir=args.a_feat_dir,
         skip_missing=args.skip_missing,
         missing_list=args.missing_list,
+        interventions=args.interventions,
+        ablate=args.ablate,
+        audio=tuple(args.audio),
         resume=args.resume,
         history_memory_mb=args.history_memory,
         device=args.device,
@@ -97,10 +107,18 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.compare_runs is None:
+        missing = [name for name in ("model_path", "data_path") if getattr(args, name) is None]
+        if missing:
+            parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
-        finished = run(prepare(request_from(args)))
+        if args.compare_runs is not None:
+            finished = compare(*args.compare_runs, args.output_dir, seed=args.seed, figure_format=args.figure_format)
+        else:
+            finished = run(prepare(request_from(args)))
     except RequestError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -111,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; the same command with --resume continues", file=sys.stderr)
         return 130
     if not args.quiet:
-        print(terminal_summary(finished))
+        print(terminal_summary(finished) if args.compare_runs is None else f"Report: {finished}")
     return 0
 
 

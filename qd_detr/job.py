@@ -18,26 +18,36 @@ import torch
 from tqdm import tqdm
 
 import qd_detr
+from qd_detr.analysis.audio_help import audio_help, sample_columns
 from qd_detr.analysis.collect import GateCollector
+from qd_detr.analysis.run_comparison import compare_runs, comparison_rows
 from qd_detr.analyzer import facts_of
+from qd_detr.avigate_custom import AVIGATEFusionCustom
 from qd_detr.checkpoint import FORMAT, Checkpoint, build_model, file_sha256, pick_device, read_checkpoint, resolve
 from qd_detr.data.annotations import Query, read_annotations, select_queries
 from qd_detr.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
 from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec, files_of, locate_features
 from qd_detr.data.features import FeatureReader
 from qd_detr.errors import RequestError, RunError, first_few
+from qd_detr.figures.style import save_figure
 from qd_detr.findings import AlignmentCollector, add_metrics, audit
+from qd_detr.interventions.conditions import Condition, conditions_of, standard_sweep
+from qd_detr.interventions.edits import Intervention, read_interventions, to_plain
+from qd_detr.interventions.sweep import run_sweep
 from qd_detr.model import QDDETR
 from qd_detr.options import Settings
 from qd_detr.probes import Probes
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.results.drawing_findings import comparison_figure
 from qd_detr.results.names import file_names
+from qd_detr.results.report.audio import comparison_text
 from qd_detr.results.tree import ResultsTree
 from qd_detr.results.whole import write_run
-from qd_detr.results.writing import SampleWriter
+from qd_detr.results.writing import SampleWriter, csv_text
 from qd_detr.running.inference import DEFAULT_BATCH_SIZE, PassSettings, SampleResult, planned_batches, run_pass
 from qd_detr.running.journal import RunJournal
 from qd_detr.running.postprocess import PostprocessingOptions
+from qd_detr.tracking.entries import SampleId
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +76,9 @@ class AnalysisRequest:
     a_feat_dir: Path | None = None
     skip_missing: bool = False
     missing_list: Path | None = None
+    interventions: Path | None = None
+    ablate: bool = False
+    audio: tuple[str, ...] = ()
     resume: bool = False
     history_memory_mb: float = 64.0
     device: str = "auto"
@@ -92,6 +105,7 @@ class PreparedRun:
     wanted: list[int]
     pass_settings: PassSettings
     total_annotated: int
+    conditions: list[Condition]
     hashes: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -170,11 +184,13 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         raise RequestError("none of the samples asked for has all its features; nothing is left to analyse")
     _check_comparison(request, [index.queries[p] for p in wanted])
     default_size = settings.options["eval_bsz"] if request.legacy_batches else DEFAULT_BATCH_SIZE
+    model = build_model(checkpoint, settings, device)
     return PreparedRun(
         request=request,
         checkpoint=checkpoint,
         settings=settings,
-        model=build_model(checkpoint, settings, device),
+        model=model,
+        conditions=_conditions(request, model.avigate_fusion),
         folders=folders,
         index=index,
         reader=FeatureReader(folders, spec, index),
@@ -185,6 +201,18 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         total_annotated=len(every_query),
         hashes={"checkpoint": file_sha256(request.model_path), "annotations": file_sha256(request.data_path)},
     )
+
+
+def _conditions(request: AnalysisRequest, fusion: AVIGATEFusionCustom) -> list[Condition]:
+    """Return what is to be run beside the model as it is, the baseline first; nothing if nothing was asked for."""
+    asked: list[Intervention] = []
+    if request.interventions is not None:
+        asked += read_interventions(request.interventions, fusion.num_layers, fusion.gate_range)
+    if request.ablate:
+        asked += standard_sweep(fusion.num_layers)
+    if not asked and not request.audio:
+        return []
+    return conditions_of(asked, request.audio, request.seed)
 
 
 def _check_comparison(request: AnalysisRequest, queries: Sequence[Query]) -> None:
@@ -261,6 +289,7 @@ def run(prepared: PreparedRun) -> Path:
             eval_bsz = None if request.legacy_batches else prepared.settings.options["eval_bsz"]
             findings.sections["audit"] = audit(probes, findings, in_order, eval_bsz)
             columns = add_metrics(findings, prepared.settings.options)
+            columns |= _run_conditions(prepared, findings)
             write_run(tree, findings, _output_options(request), columns)
             tree.publish(_run_config(prepared, started))
         except (OSError, ValueError) as error:
@@ -305,6 +334,35 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
             for result in kept_results:
                 yield result
                 bar.update()
+
+
+def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, dict[SampleId, Any]]:
+    """Run the conditions asked for and add what they show; return their columns for samples.csv."""
+    if not prepared.conditions:
+        return {}
+    request = prepared.request
+    batches = prepared.batches()
+    total = sum(map(len, batches))
+    with tqdm(total=total, desc="conditions", unit="sample", disable=_no_bar(request), file=sys.stderr) as bar:
+        swept = run_sweep(
+            prepared.model,
+            prepared.index,
+            prepared.reader,
+            batches,
+            prepared.postprocessing,
+            prepared.conditions,
+            history=findings.history,
+            legacy_batches=request.legacy_batches,
+            progress=bar.update,
+        )
+    what = {
+        "dset_name": prepared.settings.options["dset_name"],
+        "clip_length_s": float(prepared.settings.options["clip_length"]),
+    }
+    findings.sections["audio_help"] = audio_help(swept, seed=request.seed, **what)
+    interventions = [c.intervention for c in prepared.conditions if c.intervention is not None]
+    findings.sections["interventions"] = to_plain(interventions)
+    return sample_columns(swept, **what)
 
 
 def _no_bar(request: AnalysisRequest) -> bool | None:
@@ -426,3 +484,34 @@ def _run_config(prepared: PreparedRun, started: float) -> dict[str, Any]:
         },
         "feature_files": dict(sorted(prepared.index.file_sizes.items())),
     }
+
+
+def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str) -> Path:
+    """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json and comparison.csv; return the report.
+
+    Raises:
+        RequestError: an unfinished or damaged tree, runs on different data, or an output folder that is one of them.
+    """
+    if output_dir.resolve() in (first.resolve(), second.resolve()):
+        raise RequestError(f"--output_dir {output_dir} is one of the runs to compare; give another folder")
+    comparison = compare_runs(first, second, seed=seed)
+    head, rows = comparison_rows(comparison)
+    with ResultsTree(output_dir) as tree:
+        figures = []
+        figure = comparison_figure(comparison)
+        if figure is not None:
+            name = f"run_comparison.{figure_format}"
+            save_figure(figure, tree.path(name))
+            figures.append((name, "Differences in metrics, second minus first, with intervals."))
+        tree.write_json("comparison.json", comparison)
+        tree.write_text("comparison.csv", csv_text(head, rows))
+        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures))
+        tree.publish(
+            {
+                "format": "qd_detr-gates comparison/1",
+                "toolkit_version": qd_detr.__version__,
+                "runs": [str(first.resolve()), str(second.resolve())],
+                "seed": seed,
+            }
+        )
+    return output_dir / "COMPARISON_REPORT.md"

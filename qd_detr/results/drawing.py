@@ -25,6 +25,7 @@ from qd_detr.figures.sample_data import SampleData
 from qd_detr.figures.sample_pool import write_sample_figures
 from qd_detr.figures.style import FigureScale, round_up, save_figure
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.results.drawing_findings import finding_figures
 from qd_detr.results.tree import ResultsTree
 from qd_detr.tracking.entries import GATE_KEYS, GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, samples_of
 
@@ -114,6 +115,8 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
     save(plot_overall(overall, scale), "overall_statistics", "Distribution of all gates, mean and spread per layer.")
     save(plot_layer_distributions(overall, scale), "layer_distributions", "Distribution per layer and gate.")
     save(plot_activation_patterns(pattern, scale), "activation_patterns", "Samples x layers: injection and mean gate.")
+    for name, figure, caption in finding_figures(findings):
+        save(figure, name, caption)
     profiles, profile_names, what = _profiles(analysis)
     groups = cluster_profiles(profiles, seed=options.seed)
     if isinstance(groups, NoGroups):

@@ -31,6 +31,7 @@ def write_run(
     for name in _SECTION_FILES:
         if name in findings.sections:
             section = findings.sections[name]
-            tree.write_json(f"{name}.json", {**section, "gating_note": note} if note else section)
+            noted = {**section, "gating_note": note} if note and isinstance(section, dict) else section
+            tree.write_json(f"{name}.json", noted)
     figures, notes = draw_run(tree, findings, options)
     tree.write_text("ANALYSIS_REPORT.md", report_text(findings, figures, notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -116,6 +116,15 @@ def write_samples_csv(
             ]
         )
     tree.write_text("samples.csv", text.getvalue())
+
+
+def csv_text(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table as CSV; empty cells stand for None."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(head)
+    table.writerows([[_cell(value) for value in row] for row in rows])
+    return text.getvalue()
 
 
 def _figure_names(analysis: GateAnalysis) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from qd_detr.results.context import RunFindings
 from qd_detr.results.report.annotation import alignment_section, metrics_section
+from qd_detr.results.report.audio import audio_section, audio_sentences
 from qd_detr.results.report.audit import audit_section
 from qd_detr.results.report.gates import injection_section, injection_sentences, values_section, variation_section
 from qd_detr.results.report.markdown import counted, inline, number
@@ -31,6 +32,7 @@ def report_text(findings: RunFindings, figures: list[tuple[str, str]], notes: li
         *variation_section(findings),
         *alignment_section(findings),
         *metrics_section(findings),
+        *audio_section(findings),
         *_figures(figures, notes),
         *_how_to_read(findings),
     ]
@@ -49,7 +51,7 @@ def key_sentences(findings: RunFindings) -> list[str]:
         shown = [(name, value) for name, value in metrics["brief"].items() if value is not None]
         wanted = [f"{name} {value}" for name, value in shown if name in ("MR-full-mAP", "MR-full-R1@0.5", "mAP")]
         sentences.append(f"The model reaches {', '.join(wanted)} on these queries.")
-    return sentences
+    return sentences + audio_sentences(findings)
 
 
 def terminal_summary(report: Path) -> str:
@@ -104,7 +106,8 @@ def _how_to_read(findings: RunFindings) -> list[str]:
         "- Near 0 the branch is ignored; a large magnitude uses it. The sign alone means nothing.",
         "- The attention gate scales audio; the FFN gate scales a refinement of features that are already fused.",
         "- Injection, not the bare gate, says how much gets in: a wide-open gate on a small branch lets through little.",
-        "- No statistic of a gate says whether the audio helps. That takes interventions and the benchmark's metrics.",
+        "- No statistic of a gate says whether the audio helps. That takes interventions and the benchmark's metrics"
+        + ("." if "audio_help" in findings.sections else " (`--ablate`, `--audio`)."),
         f"- Every number here was computed from this run ({number(len(findings.analysis.rows), 0)} samples); "
         "`run_config.json` holds what is needed to repeat it.",
         "",

@@ -1,0 +1,1 @@
+"""Runs that are changed on purpose: gates or audio replaced, everything else as it was."""
