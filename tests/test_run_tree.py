@@ -223,7 +223,7 @@ def test_a_failed_write_is_a_failed_run(tiny, monkeypatch, capsys):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qd_detr.job.write_run", full)
+    monkeypatch.setattr("qd_detr.job.execution.write_run", full)
     assert main(tiny.argv("--no_figures")) == 1
     assert "No space left" in capsys.readouterr().err
     assert issubclass(RunError, RuntimeError)

@@ -111,7 +111,7 @@ def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
         def column(key: str, changes: Sequence[dict[str, Any] | None] = changes) -> np.ndarray:
             return np.array([0.0 if c is None else np.nan if c[key] is None else c[key] for c in changes])
 
-        series.append(Series(metric, x, column("estimate"), column("low"), column("high")))
+        series.append(Series(_short(metric), x, column("estimate"), column("low"), column("high")))
     figure = plot_dose_curve(
         DoseData(
             Panel("Metrics against the attention gates' strength", "change (percent points)", series, zero_line=True),
@@ -122,6 +122,10 @@ def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
         )
     )
     return [("dose_response", figure, "Metrics when all attention gates are scaled.")]
+
+
+def _short(metric: str) -> str:
+    return metric.removeprefix("MR-full-").replace("HL-min-VeryGood-mAP", "HL-mAP").replace("HL-min-VeryGood-Hit1", "Hit1")
 
 
 def comparison_figure(comparison: dict[str, Any]) -> Figure | None:

@@ -72,7 +72,7 @@ def _condition_table(data: dict[str, Any], primary: str | None) -> list[str]:
         for metric in names:
             entry = record["metrics"].get(metric)
             change = entry and entry["change"]
-            shown = number(entry["value"], 2) if entry else "-"
+            shown = number(entry["value"], 2) if entry and record["name"] == "baseline" else "-"
             if change:
                 mark = " *" if entry["significant"] else ""
                 shown = f"{_interval(change)}{mark}" if metric == primary else f"{change['estimate']:+.2f}{mark}"

@@ -1,0 +1,45 @@
+"""Two finished runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import qd_detr
+from qd_detr.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.errors import RequestError
+from qd_detr.figures.style import save_figure
+from qd_detr.results.drawing_findings import comparison_figure
+from qd_detr.results.report.audio import comparison_text
+from qd_detr.results.tree import ResultsTree
+from qd_detr.results.writing import csv_text
+
+
+def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str) -> Path:
+    """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json and comparison.csv; return the report.
+
+    Raises:
+        RequestError: an unfinished or damaged tree, runs on different data, or an output folder that is one of them.
+    """
+    if output_dir.resolve() in (first.resolve(), second.resolve()):
+        raise RequestError(f"--output_dir {output_dir} is one of the runs to compare; give another folder")
+    comparison = compare_runs(first, second, seed=seed)
+    head, rows = comparison_rows(comparison)
+    with ResultsTree(output_dir) as tree:
+        figures = []
+        figure = comparison_figure(comparison)
+        if figure is not None:
+            name = f"run_comparison.{figure_format}"
+            save_figure(figure, tree.path(name))
+            figures.append((name, "Differences in metrics, second minus first, with intervals."))
+        tree.write_json("comparison.json", comparison)
+        tree.write_text("comparison.csv", csv_text(head, rows))
+        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures))
+        tree.publish(
+            {
+                "format": "qd_detr-gates comparison/1",
+                "toolkit_version": qd_detr.__version__,
+                "runs": [str(first.resolve()), str(second.resolve())],
+                "seed": seed,
+            }
+        )
+    return output_dir / "COMPARISON_REPORT.md"

@@ -1,0 +1,189 @@
+"""The run itself: one pass, what it shows, the published tree."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from qd_detr.analysis.audio_help import audio_help, sample_columns
+from qd_detr.analysis.collect import GateCollector
+from qd_detr.analyzer import facts_of
+from qd_detr.errors import RequestError, RunError
+from qd_detr.findings import AlignmentCollector, add_metrics, audit
+from qd_detr.interventions.edits import to_plain
+from qd_detr.interventions.sweep import run_sweep
+from qd_detr.job.provenance import fingerprint_of, run_config_of
+from qd_detr.job.request import AnalysisRequest, PreparedRun
+from qd_detr.probes import Probes
+from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.results.names import file_names
+from qd_detr.results.tree import ResultsTree
+from qd_detr.results.whole import write_run
+from qd_detr.results.writing import SampleWriter
+from qd_detr.running.inference import SampleResult, run_pass
+from qd_detr.running.journal import RunJournal
+from qd_detr.tracking.entries import SampleId
+
+
+def run(prepared: PreparedRun) -> Path:
+    """Run a prepared request and publish its tree; return the report's path.
+
+    Raises:
+        RequestError: data that turned out unusable while being read. RunError: anything else that stopped the run.
+            The results that were there before are untouched then.
+    """
+    request = prepared.request
+    started = time.time()
+    facts = facts_of(prepared.model.avigate_fusion)
+    queries = prepared.queries
+    names = file_names(query.qid for query in queries)
+    with ResultsTree(request.output_dir, resume=request.resume) as tree:
+        try:
+            journal = RunJournal(tree.journal_dir, fingerprint_of(prepared), resume=request.resume)
+            history = journal.history(int(request.history_memory_mb * (1 << 20)))
+            collector = GateCollector(facts)
+            writer = SampleWriter(tree, names, facts, save_raw_data=request.save_raw_data)
+            alignment = AlignmentCollector(facts, float(prepared.settings.options["clip_length"]))
+            seen: dict[int, SampleResult] = {}
+            for result in _results(prepared, journal, history):
+                assert result.gates is not None
+                context = _context(prepared, result)
+                collector.add(result.query.qid, result.gates)
+                alignment.add(context, result.gates)
+                writer.write(context, result.gates)
+                seen[result.position] = replace(result, gates=None)
+            in_order = [seen[position] for position in prepared.wanted]
+            findings = RunFindings(
+                analysis=collector.result(),
+                contexts=[_context(prepared, result) for result in in_order],
+                lines=[result.line for result in in_order],
+                history=history,
+                names=names,
+                notes=_notes(prepared),
+            )
+            findings.sections["alignment"] = alignment.readout(request.seed)
+            probes = Probes(prepared.model, prepared.index, prepared.reader, prepared.postprocessing, history)
+            eval_bsz = None if request.legacy_batches else prepared.settings.options["eval_bsz"]
+            findings.sections["audit"] = audit(probes, findings, in_order, eval_bsz)
+            columns = add_metrics(findings, prepared.settings.options)
+            columns |= _run_conditions(prepared, findings)
+            write_run(tree, findings, _output_options(request), columns)
+            tree.publish(run_config_of(prepared, started))
+        except (OSError, ValueError) as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RunError(f"the run stopped: {error}") from error
+    return request.output_dir / "ANALYSIS_REPORT.md"
+
+
+def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterator[SampleResult]:
+    """Yield the wanted samples' results: those of finished batches from the journal, then the rest as they run."""
+    batches = prepared.batches()
+    wanted = set(prepared.wanted)
+    done = 0
+    bar = tqdm(
+        total=len(prepared.wanted), desc="samples", unit="sample", disable=_no_bar(prepared.request), file=sys.stderr
+    )
+    with bar:
+        for note, places in journal.finished():
+            history.adopt(places)
+            done = note["batch"] + 1
+            kept = [position for position in batches[note["batch"]] if position in wanted]
+            for position, line, marks in zip(kept, note["lines"], note["marks"], strict=True):
+                query = prepared.index.queries[position]
+                yield SampleResult(position, query, line, history[query.qid], tuple(marks))
+                bar.update()
+        running = run_pass(
+            prepared.model,
+            prepared.index,
+            prepared.reader,
+            batches[done:],
+            prepared.postprocessing,
+            prepared.pass_settings,
+            history,
+        )
+        for number, results in enumerate(running, start=done):
+            kept_results = [result for result in results if result.position in wanted]
+            for result in results:
+                if result.position not in wanted:
+                    del history[result.query.qid]  # a batch mate that nobody asked for
+            journal.commit(history, number, kept_results)
+            for result in kept_results:
+                yield result
+                bar.update()
+
+
+def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, dict[SampleId, Any]]:
+    """Run the conditions asked for and add what they show; return their columns for samples.csv."""
+    if not prepared.conditions:
+        return {}
+    request = prepared.request
+    batches = prepared.batches()
+    total = sum(map(len, batches))
+    with tqdm(total=total, desc="conditions", unit="sample", disable=_no_bar(request), file=sys.stderr) as bar:
+        swept = run_sweep(
+            prepared.model,
+            prepared.index,
+            prepared.reader,
+            batches,
+            prepared.postprocessing,
+            prepared.conditions,
+            history=findings.history,
+            legacy_batches=request.legacy_batches,
+            progress=bar.update,
+        )
+    what = {
+        "dset_name": prepared.settings.options["dset_name"],
+        "clip_length_s": float(prepared.settings.options["clip_length"]),
+    }
+    findings.sections["audio_help"] = audio_help(swept, seed=request.seed, **what)
+    interventions = [c.intervention for c in prepared.conditions if c.intervention is not None]
+    findings.sections["interventions"] = to_plain(interventions)
+    return sample_columns(swept, **what)
+
+
+def _no_bar(request: AnalysisRequest) -> bool | None:
+    return True if request.quiet else None  # None: shown where stderr is a terminal
+
+
+def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:
+    return SampleContext(
+        sample_id=result.query.qid,
+        query=result.query,
+        n_clips=prepared.index.clip_counts[result.position],
+        clip_length_s=float(prepared.settings.options["clip_length"]),
+        line=result.line,
+    )
+
+
+def _output_options(request: AnalysisRequest) -> OutputOptions:
+    return OutputOptions(
+        figures=not request.no_figures,
+        figure_format=request.figure_format,
+        compare=request.compare_samples,
+        seed=request.seed,
+        quiet=request.quiet,
+    )
+
+
+def _notes(prepared: PreparedRun) -> dict[str, Any]:
+    """Return what the report tells about how the run was made."""
+    index = prepared.index
+    return {
+        "model": str(prepared.request.model_path),
+        "data": str(prepared.request.data_path),
+        "annotated": prepared.total_annotated,
+        "left_out": len({str(qid) for qid, _ in index.missing}),
+        "length_mismatches": index.length_mismatches,
+        "legacy_batches": prepared.pass_settings.legacy_batches,
+        "batch_size": prepared.pass_settings.batch_size,
+        "disagreements": prepared.settings.disagreements,
+        "epoch": prepared.checkpoint.epoch,
+        "dset_name": prepared.settings.options["dset_name"],
+    }
