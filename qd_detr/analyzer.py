@@ -66,7 +66,7 @@ class GateAnalyzer:
         """
         if not callable(function):
             raise TypeError(f"a visualization must be callable; got {type(function).__name__}")
-        name = name or getattr(function, "__name__", "custom")
+        name = name or str(getattr(function, "__name__", "custom"))
         if name in [taken for taken, _, _ in self._visualizations]:
             raise ValueError(f"a visualization named {name!r} is registered already; give another name")
         self._visualizations.append((name, function, caption or name.replace("_", " ").capitalize()))

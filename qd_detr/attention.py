@@ -59,7 +59,8 @@ def packed_attention(
         attn_mask=visible,
         dropout_p=attention.dropout if attention.training else 0.0,
     )  # (B, H, Lq, E)
-    return attention.out_proj(merge_heads(mixed))
+    # Not called as a module, just as MultiheadAttention does not: a user's hook on it must not begin to fire.
+    return F.linear(merge_heads(mixed), attention.out_proj.weight, attention.out_proj.bias)
 
 
 def self_attention(attention: nn.Module, x: Tensor, pad_mask: Tensor | None) -> Tensor:
@@ -68,13 +69,20 @@ def self_attention(attention: nn.Module, x: Tensor, pad_mask: Tensor | None) -> 
     A plain, unhooked `nn.MultiheadAttention` takes the short way. One that carries a user's hooks, or a subclass,
     is called as the user's own code would call it, so that the hooks fire and see attention weights.
     """
-    plain = type(attention) is nn.MultiheadAttention and attention.in_proj_weight is not None
-    if plain and not (attention._forward_hooks or attention._forward_pre_hooks or attention._backward_hooks):
+    if type(attention) is nn.MultiheadAttention and attention.in_proj_weight is not None and not hooked(attention):
         return packed_attention(attention, x, x, x, visible_keys(pad_mask))
     if getattr(attention, "batch_first", True):
         return attention(x, x, x, key_padding_mask=pad_mask)[0]
     first = x.transpose(0, 1)  # (L, B, D)
     return attention(first, first, first, key_padding_mask=pad_mask)[0].transpose(0, 1)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody watches a module's calls, so that no short way may be taken around it or its output."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        or nn.modules.module._has_any_global_hook()
+    )
 
 
 def padding_of(mask: Tensor | None) -> Tensor | None:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from qd_detr.attention import padding_of, self_attention
+from qd_detr.attention import hooked, padding_of, self_attention
 from qd_detr.tracking.history import GateHistory
 from qd_detr.tracking.recorder import GateRecorder, LayerGates, SampleId
 
@@ -69,6 +69,16 @@ class GatingFunction(nn.Module):
         return mlp(joint) if isinstance(mlp[-1], nn.Tanh) else self.squash(mlp(joint))
 
 
+class TwoLayers(nn.Sequential):
+    """Linear, ReLU, Linear. The ReLU works in place, but for a watched layer, whose output has to stay what it was."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out_dim)."""
+        first, relu, last = self
+        inner = first(x)
+        return last(relu(inner) if hooked(first) or hooked(relu) else torch.relu_(inner))
+
+
 class GatedFusionLayer(nn.Module):
     """One fusion layer: gated audio, gated feed-forward, self-attention over clips, feed-forward."""
 
@@ -91,27 +101,31 @@ class GatedFusionLayer(nn.Module):
         audio: Tensor,
         pad_mask: Tensor | None = None,
         edit: Callable[[str, Tensor], Tensor] | None = None,
+        gates: list[LayerGates] | None = None,
         measure: bool = False,
-    ) -> tuple[Tensor, LayerGates]:
-        """Return the layer's output (B, L, D) and its gates.
+    ) -> Tensor:
+        """Return the layer's output (B, L, D) alone, so that a user's hook on the layer sees a tensor.
 
         Args:
             video, audio: (B, L, D).
             pad_mask: (B, L), True = padding; masked as keys.
             edit: given "attention" or "ffn" and that gate, returns the gate to use; None uses it as it is.
-            measure: also measure what each gate lets through (see `injection_of`); the output does not depend on it.
+            gates: if given, this layer's gates are appended to it.
+            measure: with them what each gate lets through (see `injection_of`); the output does not depend on it.
         """
         g_att, g_ffn = self.gating_function(video, audio)
         if edit is not None:
             g_att, g_ffn = edit("attention", g_att), edit("ffn", g_ffn)
         branch = self.audio_branch(audio)
         mixed, refined = self.add_audio(video, g_att, branch)
-        gates = LayerGates(g_att, g_ffn)
-        if measure:
-            with torch.no_grad():
-                gates.attention_injection, gates.attention_cosine = injection_of(g_att, branch, video)
-                gates.ffn_injection, gates.ffn_cosine = injection_of(g_ffn, refined, mixed)
-        return self.relate_clips(mixed, g_ffn, refined, pad_mask), gates
+        if gates is not None:
+            recorded = LayerGates(g_att, g_ffn)
+            if measure:
+                with torch.no_grad():
+                    recorded.attention_injection, recorded.attention_cosine = injection_of(g_att, branch, video)
+                    recorded.ffn_injection, recorded.ffn_cosine = injection_of(g_ffn, refined, mixed)
+            gates.append(recorded)
+        return self.relate_clips(mixed, g_ffn, refined, pad_mask)
 
     # The layer in three steps, so that runs which differ in a gate alone can share what comes before it.
 
@@ -201,9 +215,14 @@ class AVIGATEFusionCustom(nn.Module):
         return len(self.fusion_layers)
 
     @property
+    def layers(self) -> list[GatedFusionLayer]:
+        """The fusion layers, first to last."""
+        return cast("list[GatedFusionLayer]", list(self.fusion_layers))
+
+    @property
     def gate_range(self) -> tuple[float, float] | None:
         """The interval that holds every gate of every layer, or None if a gating function does not know its own."""
-        ranges = [getattr(layer.gating_function, "value_range", None) for layer in self.fusion_layers]
+        ranges = [getattr(layer.gating_function, "value_range", None) for layer in self.layers]
         known = [r for r in ranges if r is not None]
         if len(known) < len(ranges):
             return None
@@ -226,7 +245,7 @@ class AVIGATEFusionCustom(nn.Module):
                 "can be exchanged"
             )
         self.gating_type = self._recorder.gating_type = gating_type
-        for layer in self.fusion_layers:
+        for layer in self.layers:
             layer.gating_function.gating_type = gating_type
 
     def forward(
@@ -278,19 +297,19 @@ class AVIGATEFusionCustom(nn.Module):
                 raise ValueError("gates can only be recorded in a run from layer 0")
             recorder.check_batch(len(video), replica=getattr(self, "_is_replica", False))
         pad_mask = padding_of(video_mask)
-        layer_gates: list[LayerGates] = []
+        layer_gates: list[LayerGates] | None = [] if recorder.tracking else None
         for layer_idx in range(first_layer, len(self.fusion_layers)):
             if keep_layers is not None:
                 keep_layers.append(video)
-            video, gates = self.fusion_layers[layer_idx](
+            video = self.fusion_layers[layer_idx](
                 video,
                 audio,
                 pad_mask,
                 None if edit is None else _at_layer(edit, layer_idx),
-                recorder.tracking and recorder.measure,
+                layer_gates,
+                recorder.measure,
             )
-            layer_gates.append(gates)
-        if recorder.tracking:
+        if layer_gates is not None:
             recorder.record(layer_gates, pad_mask, video.shape[1])
         return video
 
@@ -320,7 +339,7 @@ class AVIGATEFusionCustom(nn.Module):
         """The id, or list of ids, under which the next forward is stored."""
         return self._recorder.current_sample_id
 
-    def enable_gate_tracking(self, *, injection: bool = False, history: GateHistory | None = None) -> None:
+    def enable_gate_tracking(self, *, injection: bool = True, history: GateHistory | None = None) -> None:
         """Start recording, with an empty history.
 
         Args:
@@ -386,4 +405,4 @@ def _at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]
 
 
 def _two_layers(in_dim: int, inner_dim: int, out_dim: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_dim, inner_dim), nn.ReLU(inplace=True), nn.Linear(inner_dim, out_dim))
+    return TwoLayers(nn.Linear(in_dim, inner_dim), nn.ReLU(), nn.Linear(inner_dim, out_dim))

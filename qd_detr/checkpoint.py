@@ -7,6 +7,7 @@ import hashlib
 import logging
 import pickle
 import re
+import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = "qd_detr-gates/1"
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,8 @@ def _load(path: Path) -> Any:
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}; {_EXPECTED}") from None
     except MemoryError:
         raise CheckpointError(f"{path} asks for more memory than there is; it is damaged or not a checkpoint") from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError, OSError,
-            AssertionError, ImportError, UnicodeError, ArithmeticError, RecursionError) as error:  # fmt: skip
+    except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError, AssertionError,
+            ImportError, UnicodeError, ArithmeticError, RecursionError, struct.error) as error:  # fmt: skip
         # What torch.load raises on damaged bytes is not documented; these were all seen.
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_first_line(error)}); copy it again. {_EXPECTED}"
@@ -201,7 +203,8 @@ def check_keys(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], what
     typed = [
         f"{key} {found[key].dtype}"
         for key in expected
-        if key in found and not (found[key].is_floating_point() and found[key].layout == torch.strided)
+        if key in found
+        and not (found[key].dtype in _FLOATS and found[key].layout == torch.strided and not found[key].is_meta)
     ]
     parts = [
         f"{len(names)} {label} ({first_few(names)})"

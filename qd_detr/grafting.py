@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from qd_detr.avigate_custom import GATING_TYPES, AVIGATEFusionCustom
 from qd_detr.checkpoint import gating_change_note
 from qd_detr.errors import CheckpointError, RequestError, first_few
+from qd_detr.foreign_calls import CALL_NAMES, ForwardArguments, GraftedFusion
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +45,6 @@ _CALL_HOOKS = _HOOKS[:7]
 # Outputs of the user's fusion and ours may differ by rounding alone. For half precision the bound is its own.
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 _TRIAL_CLIPS = 5
-
-
 def graft_gate_tracking(model: nn.Module, gating_type: str | None = None) -> nn.Module:
     """Replace the model's own fusion by one that can be tracked; return the same model object.
 
@@ -62,10 +61,8 @@ def graft_gate_tracking(model: nn.Module, gating_type: str | None = None) -> nn.
     if gating_type is not None and gating_type not in GATING_TYPES:
         raise RequestError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {gating_type!r}")
     name, found = _the_fusion(model)
-    if isinstance(found, AVIGATEFusionCustom):
-        fusion = found
-    else:
-        fusion = _rebuilt(name, found)
+    _check_reachable(model, found)
+    fusion = found if isinstance(found, AVIGATEFusionCustom) else _rebuilt(name, found)
     if gating_type is not None and gating_type != fusion.gating_type:
         try:
             fusion.switch_gating_type(gating_type)
@@ -104,45 +101,50 @@ def _looks_like_fusion(module: nn.Module) -> bool:
 
 def _rebuilt(name: str, own: nn.Module) -> AVIGATEFusionCustom:
     """Return our fusion around the user's leaf modules, proven on a trial forward to compute the same."""
-    layers = list(own.fusion_layers.children())  # type: ignore[union-attr, operator]
+    own_layers: Any = own.fusion_layers
+    layers: list[Any] = list(own_layers.children())
     try:
-        hidden_dim = layers[0].a_proj.weight.shape[0]  # type: ignore[union-attr]
-        width = layers[0].gating_function.mlp_mha[2].weight.shape[0]  # type: ignore[union-attr, index]
-        n_heads = layers[0].self_attention.num_heads  # type: ignore[union-attr]
+        hidden_dim = layers[0].a_proj.weight.shape[0]
+        width = layers[0].gating_function.mlp_mha[2].weight.shape[0]
+        n_heads = layers[0].self_attention.num_heads
     except (AttributeError, IndexError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{name} has fusion_layers but is not an AVIGATE fusion as legacy checkpoints have it ({error}); "
             "a fusion of another design cannot be tracked by this tool"
         ) from None
     elementwise = width == hidden_dim and hidden_dim > 1
+    arguments = ForwardArguments.of(name, own)
     with torch.device("meta"):
-        fusion = AVIGATEFusionCustom(
+        fusion = GraftedFusion(
             hidden_dim, hidden_dim, hidden_dim, n_heads, len(layers), "elementwise" if elementwise else "clipwise"
         )
+    fusion.arguments = arguments
     _check_structure(name, own, fusion)
-    for ours, theirs in zip(fusion.fusion_layers, layers, strict=True):
+    for layer, their_layer in zip(fusion.layers, layers, strict=True):
         for leaf in _LEAVES:
-            setattr(ours, leaf, getattr(theirs, leaf))
-        gates, their_gates = ours.gating_function, theirs.gating_function
+            setattr(layer, leaf, getattr(their_layer, leaf))
         for leaf in _GATE_LEAVES:
-            setattr(gates, leaf, getattr(their_gates, leaf))
+            setattr(layer.gating_function, leaf, getattr(their_layer.gating_function, leaf))
     if not elementwise:
         observed = _observed_gating_type(own, fusion)
         fusion.switch_gating_type(observed)
     fusion.trained_gating_type = fusion.gating_type
     _prove_equal(name, own, fusion)
-    for ours, theirs in zip(
-        [fusion, *fusion.fusion_layers, *(layer.gating_function for layer in fusion.fusion_layers)],
-        [own, *layers, *(layer.gating_function for layer in layers)],
-        strict=True,
-    ):
-        assert isinstance(theirs, nn.Module)
+    _tell_lost_dropout(name, own, fusion)
+    replaced = [own, own_layers, *layers, *(layer.gating_function for layer in layers)]
+    replacing: list[nn.Module] = [fusion, fusion.fusion_layers, *fusion.layers]
+    replacing += [layer.gating_function for layer in fusion.layers]
+    for theirs, ours in zip(replaced, replacing, strict=True):
         for attribute in (*_HOOKS, "_is_full_backward_hook"):
             if attribute in theirs.__dict__:
                 # The same dict object, not a copy: handles given out earlier remove their hook from it.
                 ours.__dict__[attribute] = theirs.__dict__[attribute]
         ours.training = theirs.training
-    fusion.fusion_layers.training = own.fusion_layers.training  # type: ignore[union-attr]
+        # In their order: an optimizer's saved state finds its parameters by position.
+        ours._modules = {key: ours._modules[key] for key in theirs._modules if key in ours._modules}
+        for attribute, value in theirs.__dict__.items():
+            if not hasattr(ours, attribute):  # the user's model may read it
+                ours.__dict__[attribute] = value
     return fusion
 
 
@@ -162,16 +164,15 @@ def _check_structure(name: str, own: nn.Module, fusion: AVIGATEFusionCustom) -> 
         )
 
 
-def _observed_gating_type(own: nn.Module, fusion: AVIGATEFusionCustom) -> str:
+def _observed_gating_type(own: nn.Module, fusion: GraftedFusion) -> str:
     """Return "global" or "clipwise" by how many gates per sample the user's fusion computes for several clips."""
     rows: list[int] = []
-    mlp = fusion.fusion_layers[0].gating_function.mlp_mha
-    assert isinstance(mlp, nn.Module)
+    mlp = fusion.layers[0].gating_function.mlp_mha
     with _quiet(own):
         handle = mlp.register_forward_hook(lambda module, inputs, output: rows.append(output.numel()))
         try:
             video, _, _ = _trial_inputs(own, fusion.hidden_dim)
-            _call(own, fusion.hidden_dim)
+            _call(own, fusion)
         finally:
             handle.remove()
     if rows == [len(video)]:
@@ -184,12 +185,12 @@ def _observed_gating_type(own: nn.Module, fusion: AVIGATEFusionCustom) -> str:
     )
 
 
-def _prove_equal(name: str, own: nn.Module, fusion: AVIGATEFusionCustom) -> None:
+def _prove_equal(name: str, own: nn.Module, fusion: GraftedFusion) -> None:
     with _quiet(own):
-        theirs = _call(own, fusion.hidden_dim)
+        theirs = _call(own, fusion)
         video, audio, mask = _trial_inputs(own, fusion.hidden_dim)
         fusion.eval()  # our containers only; the leaves are the user's and already quiet
-        ours = fusion(video, audio, mask)
+        ours = fusion.fuse(video, audio, mask if "video_mask" in fusion.arguments.roles.values() else None)
     if not isinstance(theirs, Tensor) or theirs.shape != ours.shape:
         got = tuple(theirs.shape) if isinstance(theirs, Tensor) else type(theirs).__name__
         raise CheckpointError(f"{name} returns {got} in a trial forward; expected a tensor {tuple(ours.shape)}")
@@ -204,6 +205,17 @@ def _prove_equal(name: str, own: nn.Module, fusion: AVIGATEFusionCustom) -> None
         )
 
 
+def _tell_lost_dropout(name: str, own: nn.Module, fusion: AVIGATEFusionCustom) -> None:
+    # A legacy fusion has none; the trial forward, in eval mode, cannot show it.
+    kept = set(fusion.modules())
+    lost = [n for n, m in own.named_modules() if isinstance(m, nn.Dropout) and m.p > 0 and m not in kept]
+    if lost:
+        logger.warning(
+            "%s has dropout of its own (%s); it is not applied any more when the adapted model is trained",
+            name, first_few(lost),
+        )  # fmt: skip
+
+
 def _trial_inputs(own: nn.Module, hidden_dim: int) -> tuple[Tensor, Tensor, Tensor]:
     like = next(own.parameters())
     generator = torch.Generator().manual_seed(0)
@@ -213,18 +225,19 @@ def _trial_inputs(own: nn.Module, hidden_dim: int) -> tuple[Tensor, Tensor, Tens
     return video, audio, mask
 
 
-def _call(own: nn.Module, hidden_dim: int) -> Any:
-    video, audio, mask = _trial_inputs(own, hidden_dim)
-    try:
-        return own(video, audio, mask, mask)
-    except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as first:
+def _call(own: nn.Module, fusion: GraftedFusion) -> Any:
+    video, audio, mask = _trial_inputs(own, fusion.hidden_dim)
+    problems = []
+    for given_mask in (mask, mask.bool()):
+        values = dict(zip(CALL_NAMES, (video, audio, given_mask, given_mask), strict=True))
         try:
-            return own(video, audio, mask.bool(), mask.bool())
-        except (TypeError, RuntimeError, ValueError, AttributeError, IndexError):
-            raise CheckpointError(
-                "the model's fusion could not be run in a trial forward as "
-                f"fusion(video_feat, audio_feat, video_mask, audio_mask): {type(first).__name__}: {first}"
-            ) from first
+            return fusion.arguments.call(own, values)
+        except (TypeError, RuntimeError, ValueError, AttributeError, IndexError) as error:
+            problems.append(error)
+    raise CheckpointError(
+        f"the model's fusion could not be run in a trial forward as fusion({', '.join(fusion.arguments.roles)}): "
+        f"{type(problems[0]).__name__}: {problems[0]}"
+    ) from problems[0]
 
 
 @contextmanager
@@ -257,18 +270,23 @@ def _replace_everywhere(model: nn.Module, old: nn.Module, new: nn.Module) -> Non
                 module.__dict__[name] = new
 
 
-def _make_reachable(model: nn.Module, fusion: AVIGATEFusionCustom) -> None:
-    """Let model.avigate_fusion be the fusion, outside the registered modules: the state dict keeps its keys."""
-    holders = [model]
-    inner = getattr(model, "module", None)
-    if isinstance(inner, nn.Module):  # DataParallel and its like: scripts reach through either
-        holders.append(inner)
-    for holder in holders:
-        if getattr(holder, "avigate_fusion", None) is not fusion:
-            holder.__dict__["avigate_fusion"] = fusion
-        if holder.avigate_fusion is not fusion:
+def _holders(model: nn.Module) -> list[nn.Module]:
+    inner = getattr(model, "module", None)  # DataParallel and its like: scripts reach through either
+    return [model, inner] if isinstance(inner, nn.Module) else [model]
+
+
+def _check_reachable(model: nn.Module, found: nn.Module) -> None:
+    for holder in _holders(model):
+        named = getattr(holder, "avigate_fusion", None)
+        # A property cannot be replaced by a plain attribute, a module of that name would be hidden by one.
+        if named is not found and (named is not None or isinstance(getattr(type(holder), "avigate_fusion", None), property)):
             raise CheckpointError(
                 f"{type(holder).__name__} has an avigate_fusion of its own that is not its fusion; rename it first"
             )
 
 
+def _make_reachable(model: nn.Module, fusion: AVIGATEFusionCustom) -> None:
+    """Let model.avigate_fusion be the fusion, outside the registered modules: the state dict keeps its keys."""
+    for holder in _holders(model):
+        if getattr(holder, "avigate_fusion", None) is not fusion:
+            holder.__dict__["avigate_fusion"] = fusion

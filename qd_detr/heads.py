@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from qd_detr.attention import hooked
 
 
 class MLP(nn.Module):
@@ -12,7 +16,7 @@ class MLP(nn.Module):
 
     def __init__(self, *dims: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(dims[:-1], dims[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(dims))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., dims[-1])."""
@@ -39,7 +43,8 @@ class ProjectionStage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out_dim)."""
         x = self.net(self.LayerNorm(x))
-        return F.relu(x, inplace=True) if self.relu else x
+        # A watched layer's output has to stay what it was.
+        return F.relu(x, inplace=not (hooked(self.net) or hooked(self.net[1]))) if self.relu else x
 
 
 def input_projection(in_dim: int, hidden_dim: int, n_stages: int, dropout: float) -> nn.Sequential:

@@ -128,6 +128,7 @@ class QDDETR(nn.Module):
             src_aud = batch["src_aud"]
         if src_vid is None or src_aud is None:
             raise TypeError("src_vid and src_aud are needed: this model fuses audio into video")
+        assert not isinstance(src_txt, Mapping)
         projected = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
         fused = self.fusion.fuse(projected.video, projected.audio, projected.vid_mask, edit=gate_edit)
         return self.decode(fused, projected, legacy_batch_mask=legacy_batch_mask, training_extras=self.training)
@@ -146,11 +147,15 @@ class QDDETR(nn.Module):
         txt_mask = src_txt.new_ones(src_txt.shape[:2]) if src_txt_mask is None else src_txt_mask
         return Projected(
             video=self.input_vid_proj(src_vid.to(device, dtype, non_blocking=True)),
-            audio=self.input_aud_proj(src_aud.to(device, dtype, non_blocking=True)),
+            audio=self.project_audio(src_aud),
             text=self.input_txt_proj(src_txt.to(device, dtype, non_blocking=True)),
             vid_mask=vid_mask.to(device, non_blocking=True),
             txt_mask=txt_mask.to(device, non_blocking=True),
         )
+
+    def project_audio(self, src_aud: Tensor) -> Tensor:
+        """Bring audio alone to the hidden size, (B, L, D): runs that differ in it share the rest of `project`."""
+        return self.input_aud_proj(src_aud.to(self.global_rep_token.device, self.dtype, non_blocking=True))
 
     def decode(
         self,

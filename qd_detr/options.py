@@ -189,6 +189,12 @@ def _merge(
         if not given:
             continue
         origins[name], options[name] = given[0]
+        for label, value in given:
+            if not _is_plain(value):
+                raise RequestError(
+                    f"the option {name} ({label}) is a {type(value).__name__}; expected text, a number, true or false, "
+                    "or a list of texts; give the run's own options with --config_path"
+                )
         for label, value in given[1:]:
             # v_feat_dim is legitimately two: opt.json was written before the endpoints were counted in.
             if value != options[name] and name != "v_feat_dim":
@@ -196,6 +202,12 @@ def _merge(
                     f"{name}: {options[name]!r} ({origins[name]}), {value!r} ({label}); taken: {origins[name]}"
                 )
     return options, origins, disagreements
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, str) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
@@ -215,10 +227,10 @@ def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
     clip_length = options["clip_length"]
     if isinstance(clip_length, bool) or not isinstance(clip_length, (int, float)) or not 0 < clip_length < 1e6:
         raise wrong("clip_length", "seconds, a positive number")
-    for name in ("nms_thd", "dropout", "input_dropout"):
+    for name, lowest in (("nms_thd", -1), ("dropout", 0), ("input_dropout", 0)):
         value = options[name]
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not -1 <= value <= 1:
-            raise wrong(name, "a number up to 1")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= 1:
+            raise wrong(name, f"a number from {lowest} to 1")
     if isinstance(options["v_feat_dirs"], str):
         options["v_feat_dirs"] = [options["v_feat_dirs"]]
     folders = options["v_feat_dirs"] = [] if options["v_feat_dirs"] is None else options["v_feat_dirs"]

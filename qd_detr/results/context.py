@@ -37,6 +37,7 @@ class OutputOptions:
     """
 
     figures: bool = True
+    sample_figures: bool = True
     figure_format: str = "png"
     compare: tuple[str, ...] | None = None
     seed: int = 0

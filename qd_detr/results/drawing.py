@@ -41,7 +41,8 @@ def sample_data(context: SampleContext, entry: GateEntry) -> Iterator[SampleData
         n_clips = int(entry["valid_lengths"][b])
         name = str(context.sample_id) if len(samples) == 1 else f"{context.sample_id}[{b}]"
         injections = {
-            kind: np.stack(arrays[INJECTION_KEYS[kind]]) if INJECTION_KEYS[kind] in arrays else None for kind in GATE_KINDS
+            kind: np.stack(arrays[INJECTION_KEYS[kind]]) if INJECTION_KEYS[kind] in arrays else None
+            for kind in GATE_KINDS
         }
         yield SampleData(
             sample_id=name,
@@ -79,9 +80,7 @@ def draw_sample(path: Path, context: SampleContext, entry: GateEntry, value_rang
     save_figure(plot_sample(data, _scale(value_range, [entry])), path)
 
 
-def draw_comparison(
-    path: Path, chosen: Sequence[tuple[SampleContext, GateEntry]], value_range: ValueRange
-) -> None:
+def draw_comparison(path: Path, chosen: Sequence[tuple[SampleContext, GateEntry]], value_range: ValueRange) -> None:
     """Draw recorded entries side by side; more than fit one figure continue in `{name}_2`, `{name}_3`, ..."""
     samples = [data for context, entry in chosen for data in sample_data(context, entry)]
     scale = _scale(value_range, [entry for _, entry in chosen])
@@ -130,8 +129,11 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
         pairs = [(contexts.get(i, SampleContext(i)), findings.history[i]) for i in chosen]
         draw_comparison(tree.path(f"comparisons/gate_comparison.{suffix}"), pairs, analysis.facts.gate_range)
         made.append((f"comparisons/gate_comparison.{suffix}", f"Samples side by side: {', '.join(map(str, chosen))}."))
-    _draw_samples(tree, findings, scale, options)
-    notes.append(f"`individual_samples/` holds a figure and a details file for each of the {len(findings.contexts)} samples.")
+    if options.sample_figures:
+        _draw_samples(tree, findings, scale, options)
+        notes.append(
+            f"`individual_samples/` holds a figure and a details file for each of the {len(findings.contexts)} samples."
+        )
     return made + findings.extra_figures, notes
 
 
@@ -222,7 +224,9 @@ def _common(histograms: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.nda
         return edges[0], np.array([h["counts"] for h in histograms])
     # Gates of unknown range have bins of their own per layer.
     target = np.linspace(min(e[0] for e in edges), max(e[-1] for e in edges), 129)
-    return target, np.concatenate([rebin(e, np.array([h["counts"]]), target)[1] for e, h in zip(edges, histograms, strict=True)])
+    return target, np.concatenate(
+        [rebin(e, np.array([h["counts"]]), target)[1] for e, h in zip(edges, histograms, strict=True)]
+    )
 
 
 def _summary(entries: Sequence[Mapping[str, Any]]) -> LayerSummary:

@@ -62,12 +62,12 @@ class GateRecorder:
         self._finish_pending()
         return self.__dict__.copy()
 
-    def start(self, history: GateHistory, *, measure: bool) -> None:
-        """Record from now on, into `history`; automatic ids count from 0 again."""
+    def start(self, history: GateHistory, *, measure: bool, warn: bool = True) -> None:
+        """Record from now on, into `history`; automatic ids count from 0 again, and are warned of once if `warn`."""
         self._pending = None  # what the last recording left unread belongs to a history nobody asked for any more
         self._history = history
         self.tracking, self.measure = True, measure
-        self._next_automatic, self._warned = 0, False
+        self._next_automatic, self._warned = 0, not warn
 
     def stop(self) -> None:
         """Record no more; what was recorded stays."""

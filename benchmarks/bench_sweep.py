@@ -1,0 +1,113 @@
+"""What the standard sweep costs, as a share of as many plain inference passes.
+
+    python benchmarks/bench_sweep.py [--batches 3] [--rounds 5] [--gating_types global clipwise elementwise] [--layers 4]
+
+A full-size model (video 2818, audio 2050, text 512, hidden 256, 75 clips, 25 tokens, batches of 32) with random weights
+on features written to a temporary folder. Each round times a plain pass (reading, projection, forward, predictions; no
+tracking), the sweep, and a plain pass again, in one process; its ratio is sweep / (conditions * mean plain pass). The
+ratio printed is the median over rounds; beside it stands the same of CPU time, which other processes disturb less.
+Conditions are counted once as asked for (17 for 4 layers), and once without those that equal another (15). The bootstrap
+is not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from qd_detr.architecture import Architecture
+from qd_detr.data.annotations import Query
+from qd_detr.data.feature_check import FeatureIndex, check_features
+from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.data.features import FeatureReader
+from qd_detr.interventions.conditions import alike, conditions_of, standard_sweep
+from qd_detr.interventions.sweep import run_sweep
+from qd_detr.model import QDDETR
+from qd_detr.running.inference import PassSettings, planned_batches, run_pass
+from qd_detr.running.postprocess import PostprocessingOptions
+
+CLIPS, TOKENS, BATCH_SIZE = 75, 25, 32
+SPEC = FeatureSpec(
+    dset_name="hl", v_feat_dirs=("slowfast", "clip"), t_feat_dir="text", a_feat_dir="audio", max_v_l=CLIPS, max_q_l=32,
+    normalize_video=True, normalize_text=True, temporal_endpoints=True, video_dim=2818, audio_dim=2050, text_dim=512,
+)  # fmt: skip
+
+
+def write_features(root: Path, count: int) -> tuple[FeatureIndex, FeatureReader]:
+    """Write features of `count` queries, each of a video of its own."""
+    rng = np.random.default_rng(0)
+    for folder in ("slowfast", "clip", "text", "audio"):
+        (root / folder).mkdir()
+    queries = []
+    for qid in range(count):
+        vid = f"video{qid}_0.0_150.0"
+        queries.append(Query(qid, "a dog barks", vid, 150.0, qid + 1))
+        for folder, columns in (("slowfast", 2304), ("clip", 512)):
+            np.savez(root / folder / f"{vid}.npz", features=rng.standard_normal((CLIPS, columns), dtype=np.float32))
+        np.save(root / "audio" / f"{vid}.npy", rng.standard_normal((CLIPS, 2048), dtype=np.float32))
+        text = rng.standard_normal((TOKENS, 512), dtype=np.float32)
+        np.savez(root / "text" / f"qid{qid}.npz", last_hidden_state=text)
+    folders = FeatureFolders(video=(root / "slowfast", root / "clip"), text=root / "text", audio=root / "audio")
+    index = check_features(queries, folders, SPEC)
+    return index, FeatureReader(folders, SPEC, index)
+
+
+def measure(gating_type: str, layers: int, index: FeatureIndex, reader: FeatureReader, rounds: int) -> str:
+    torch.manual_seed(0)
+    model = QDDETR(Architecture(2818, 2050, 512, fusion_layers=layers, gating_type=gating_type)).eval()
+    settings = PassSettings(batch_size=BATCH_SIZE, track=False)
+    batches = planned_batches(index, settings)
+    conditions = conditions_of(standard_sweep(layers))
+    postprocessing = PostprocessingOptions()
+
+    def plain() -> None:
+        for _ in run_pass(model, index, reader, batches, postprocessing, settings):
+            pass
+
+    def sweep() -> None:
+        run_sweep(model, index, reader, batches, postprocessing, conditions)
+
+    plain()
+    rounds_s = [[seconds(work) for work in (plain, sweep, plain)] for _ in range(rounds)]  # each (wall, CPU)
+    asked, distinct = len(conditions), len(conditions) - len(alike(conditions, layers, gating_type, (-1.0, 1.0)))
+    wall, cpu = ([2 * one[1][k] / (one[0][k] + one[2][k]) for one in rounds_s] for k in (0, 1))
+    ratios = [statistics.median(times) / count for count in (asked, distinct) for times in (wall, cpu)]
+    passes, sweeps = statistics.median(one[0][0] for one in rounds_s), statistics.median(one[1][0] for one in rounds_s)
+    spread = f"({min(wall) / asked:.3f} .. {max(wall) / asked:.3f})"
+    return (f"{gating_type:12}{passes:>9.2f}{sweeps:>9.2f}{asked:>7}{ratios[0]:>8.3f} {spread:18}{ratios[1]:>8.3f}"
+            f"{distinct:>10}{ratios[2]:>8.3f}{ratios[3]:>8.3f}")  # fmt: skip
+
+
+def seconds(work: Callable[[], None]) -> tuple[float, float]:
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batches", type=int, default=3, help="batches of 32 samples (default 3)")
+    parser.add_argument("--rounds", type=int, default=5, help="paired rounds, the median counts (default 5)")
+    parser.add_argument("--layers", type=int, default=4, help="fusion layers (default 4)")
+    parser.add_argument("--gating_types", nargs="+", default=["global", "clipwise", "elementwise"])
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory(prefix="bench_sweep_") as folder:
+        index, reader = write_features(Path(folder), args.batches * BATCH_SIZE)
+        print(f"{len(index.queries)} samples, {args.layers} layers, {torch.get_num_threads()} threads")
+        head = f"{'':12}{'plain s':>9}{'sweep s':>9}{'asked':>7}{'ratio':>8}{'':19}{'CPU':>8}"
+        print(f"{head}{'distinct':>10}{'ratio':>8}{'CPU':>8}")
+        for gating_type in args.gating_types:
+            print(measure(gating_type, args.layers, index, reader, args.rounds), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

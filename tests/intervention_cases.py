@@ -1,0 +1,78 @@
+"""Small models and data in memory for the tests of interventions, sweeps and audio counterfactuals."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+
+from qd_detr.architecture import Architecture
+from qd_detr.data.annotations import Query
+from qd_detr.data.batches import plan_batches
+from qd_detr.data.feature_check import FeatureIndex
+from qd_detr.data.features import Features, temporal_endpoints
+from qd_detr.model import QDDETR
+
+GATING_TYPES = ("global", "clipwise", "elementwise")
+RANGE = (-1.0, 1.0)
+
+
+def small_model(gating_type="clipwise", layers=2, seed=0):
+    torch.manual_seed(seed)
+    sizes = Architecture(
+        video_dim=7, audio_dim=5, text_dim=4, hidden_dim=16, n_heads=2, fusion_layers=layers, fusion_n_heads=2,
+        gating_type=gating_type, enc_layers=1, dec_layers=2, dim_feedforward=24, num_queries=4, max_q_l=8,
+    )  # fmt: skip
+    model = QDDETR(sizes).eval()
+    with torch.no_grad():
+        for layer in model.fusion.fusion_layers:  # gates far from 0, so that changing them is seen
+            for mlp in (layer.gating_function.mlp_mha, layer.gating_function.mlp_ffn):
+                mlp[-1].weight.mul_(6.0)
+    return model
+
+
+class MemoryReader:
+    """Features of every query, from memory; raises at the query `broken`."""
+
+    def __init__(self, index, features, broken=None):
+        self.index = index
+        self.features = features
+        self.broken = broken
+        self.spec = SimpleNamespace(temporal_endpoints=True)
+
+    def read(self, query):
+        if query.qid == self.broken:
+            raise OSError(f"cannot read {query.qid}")
+        return self.features[query.qid]
+
+
+def small_data(clip_counts=(6, 4, 6, 5, 6, 4, 6), queries_per_video=1, seed=0, labelled=True):
+    """Return an index of made-up queries, each video of a source of its own, and their reader."""
+    rng = np.random.default_rng(seed)
+    queries, features, counts, tokens = [], {}, [], []
+    for v, n in enumerate(clip_counts):
+        ends = temporal_endpoints(n)
+        video = np.concatenate([rng.normal(size=(n, 5)).astype(np.float32), ends], axis=1)
+        audio = np.concatenate([rng.normal(size=(n, 3)).astype(np.float32), ends], axis=1)
+        for k in range(queries_per_video):
+            qid = 10 * v + k
+            length = int(rng.integers(2, 6))
+            text = rng.normal(size=(length, 4)).astype(np.float32)
+            start = 2.0 * int(rng.integers(0, n - 1))
+            labels = {
+                "relevant_windows": ((start, start + 4.0),),
+                "relevant_clip_ids": (int(start / 2),),
+                "saliency_scores": ((4.0, 3.0, 2.0),),
+            }
+            said = "a man sings" if k == 0 and v % 2 else "a man walks"
+            queries.append(
+                Query(qid, said, f"source{v}_0.0_{2.0 * n}", 2.0 * n, len(queries) + 1, **(labels if labelled else {}))
+            )
+            features[qid] = Features(video=video, audio=audio, text=text)
+            counts.append(n)
+            tokens.append(length)
+    index = FeatureIndex(queries, counts, tokens, [], 0, 0, {})
+    return index, MemoryReader(index, features)
+
+
+def batches_of(index, size=3):
+    return plan_batches(index.clip_counts, size)

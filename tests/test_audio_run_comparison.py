@@ -1,0 +1,111 @@
+"""Two finished results trees side by side."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from qd_detr.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.errors import MissingFileError, RequestError
+from run_gate_analysis import main
+from tests.tiny_run import make_tiny_run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two models of different gating type and depth, run on the same data."""
+    folder = tmp_path_factory.mktemp("runs")
+    first = make_tiny_run(folder / "a", "clipwise", layers=2)
+    second = make_tiny_run(folder / "b", "global", layers=1, seed=1)
+    out = folder / "first", folder / "second"
+    assert main(first.argv("--no_figures", output=out[0])) == 0
+    argv = second.argv("--no_figures", "--feature_root", str(first.data.parent), output=out[1])
+    argv[argv.index("--data_path") + 1] = str(first.data)
+    assert main(argv) == 0
+    return first, *out
+
+
+def copy_of(tree: Path, to: Path, **changes):
+    to.mkdir()
+    for path in tree.glob("*.*"):
+        (to / path.name).write_bytes(path.read_bytes())
+    config = json.loads((to / "run_config.json").read_text())
+    for key, value in changes.items():
+        config["annotations"][key] = value
+    (to / "run_config.json").write_text(json.dumps(config))
+    return to
+
+
+def test_two_runs_are_compared_by_gates_metrics_and_queries(runs):
+    _, first, second = runs
+    result = compare_runs(first, second, draws=300, seed=2)
+    assert json.dumps(result, allow_nan=False) == json.dumps(compare_runs(first, second, draws=300, seed=2))
+    assert [run["gating_type"] for run in result["runs"]] == ["clipwise", "global"]
+    assert (result["n_queries"], result["n_source_videos"]) == (9, 9)
+    metrics = [json.loads((tree / "metrics.json").read_text())["brief"] for tree in (first, second)]
+    assert result["metrics"]["available"]
+    for row in result["metrics"]["rows"]:
+        assert row["first"] == pytest.approx(metrics[0][row["metric"]], abs=0.006)
+        assert row["second"] == pytest.approx(metrics[1][row["metric"]], abs=0.006)
+        assert row["difference"]["estimate"] == pytest.approx(row["second"] - row["first"], abs=1e-9)
+    statistics = [json.loads((tree / "overall_statistics.json").read_text()) for tree in (first, second)]
+    gates = {(row["layer"], row["kind"], row["figure"]): row for row in result["gates"]}
+    here = gates[0, "attention", "magnitude"]
+    assert here["difference"]["estimate"] == pytest.approx(here["second"] - here["first"], abs=1e-6)
+    assert here["second"] == pytest.approx(abs(statistics[1]["attention_gates"]["mean"]), rel=0.5)
+    assert gates[1, "ffn", "injection"]["difference"] is None
+    assert gates[1, "ffn", "injection"]["reason"] == "only one of the two runs has it"
+    difference = [query["AP_difference"] for query in result["queries"]]
+    by_name = {row["metric"]: row for row in result["metrics"]["rows"]}
+    assert 100 * np.mean(difference) == pytest.approx(by_name["MR-full-mAP"]["difference"]["estimate"])
+    head, rows = comparison_rows(result)
+    assert len(rows) == 5 + 3 + len(result["gates"])
+    assert all(len(row) == len(head) for row in rows)
+
+
+def test_a_run_compared_with_its_copy_differs_nowhere(runs, tmp_path):
+    _, first, _ = runs
+    result = compare_runs(first, copy_of(first, tmp_path / "copy"), draws=100)
+    assert all(row["difference"]["estimate"] == 0.0 for row in result["metrics"]["rows"] + result["gates"])
+    assert result["predictions"]["first_window_changed"]["estimate"] == 0.0
+    assert all(math.isclose(query["first_window_iou"], 1.0) for query in result["queries"])
+
+
+def test_without_the_annotations_gates_and_predictions_are_compared_and_metrics_say_why_not(runs, tmp_path):
+    _, first, second = runs
+    gone = {"path": str(tmp_path / "gone.jsonl")}
+    trees = copy_of(first, tmp_path / "a", **gone), copy_of(second, tmp_path / "b", **gone)
+    result = compare_runs(*trees, draws=100)
+    assert not result["metrics"]["available"]
+    assert "no longer at" in result["metrics"]["reason"]
+    assert result["gates"]
+
+
+def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
+    _, first, second = runs
+    with pytest.raises(RequestError, match="one folder twice"):
+        compare_runs(first, first / ".." / "first")
+    with pytest.raises(MissingFileError, match="no results folder"):
+        compare_runs(first, tmp_path / "none")
+    other = copy_of(second, tmp_path / "other", sha256="0" * 64)
+    with pytest.raises(RequestError, match="different data"):
+        compare_runs(first, other)
+    unfinished = copy_of(second, tmp_path / "unfinished")
+    (unfinished / "run_config.json").unlink()
+    with pytest.raises(RequestError, match=r"not a finished results folder.*--resume"):
+        compare_runs(first, unfinished)
+    fewer = copy_of(second, tmp_path / "fewer")
+    for name in ("samples.csv", "predictions.jsonl"):
+        text = (fewer / name).read_text().splitlines(keepends=True)
+        (fewer / name).write_text("".join(text[:-1]))
+    with pytest.raises(RequestError, match=r"different samples \(9 and 8; in one alone: 108\)"):
+        compare_runs(first, fewer)
+    torn = copy_of(second, tmp_path / "torn")
+    (torn / "samples.csv").write_text("".join((torn / "samples.csv").read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(RequestError, match="damaged"):
+        compare_runs(first, torn)
+    (torn / "overall_statistics.json").write_text("{")
+    with pytest.raises(RequestError, match=r"overall_statistics.json cannot be read"):
+        compare_runs(first, torn)

@@ -1,0 +1,317 @@
+"""Many conditions in one pass: equal to running each by itself, and to an independent slow implementation."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from qd_detr.checkpoint import build_model, read_checkpoint, resolve
+from qd_detr.data.annotations import read_annotations
+from qd_detr.data.batches import iter_batches
+from qd_detr.data.feature_check import check_features
+from qd_detr.data.feature_layout import FeatureFolders
+from qd_detr.data.features import FeatureReader
+from qd_detr.interventions.binding import BatchFacts, bind
+from qd_detr.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, conditions_of, standard_sweep
+from qd_detr.interventions.edits import Edit, Intervention
+from qd_detr.interventions.plans import plan_of
+from qd_detr.interventions.recorded import RecordedGates
+from qd_detr.interventions.results import compact_line, submission_line
+from qd_detr.interventions.sweep import run_sweep
+from qd_detr.job import feature_spec
+from qd_detr.running.inference import PassSettings, planned_batches, run_pass
+from qd_detr.running.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.tracking.history import GateHistory
+from tests.intervention_cases import GATING_TYPES, RANGE, MemoryReader, batches_of, small_data, small_model
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+BY_CHANCE = [
+    Intervention("shuffled", (Edit("shuffle", seed=3),)),
+    Intervention("swapped", (Edit("swap", None, (1,), ("attention",), 4),)),
+    Intervention("dataset mean", (Edit("mean", "dataset", None, ("attention",)),)),
+    Intervention("sample mean", (Edit("mean", "sample"),)),
+    Intervention("several", (Edit("clamp", (-0.25, 0.5)), Edit("scale", 2.0, (0,)), Edit("set", 0.5, (1,), ("ffn",)))),
+]
+
+
+def sweep_of(model, index, reader, conditions, size=3, **more):
+    return run_sweep(model, index, reader, batches_of(index, size), PostprocessingOptions(), conditions, **more)
+
+
+def same_lines(a, b):
+    return all(
+        x["qid"] == y["qid"]
+        and np.array_equal(x["pred_relevant_windows"], y["pred_relevant_windows"])
+        and np.array_equal(x["pred_saliency_scores"], y["pred_saliency_scores"])
+        for x, y in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_every_condition_gives_what_it_gives_run_by_itself_to_the_bit(gating_type):
+    model = small_model(gating_type, layers=3)
+    index, reader = small_data()
+    interventions = [*standard_sweep(3), *BY_CHANCE]
+    run = sweep_of(model, index, reader, conditions_of(interventions))
+    history = GateHistory()
+    for _ in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+        pass
+    recorded = RecordedGates(history, index.queries)
+    assert run.positions == list(range(len(index.queries)))
+    for intervention in interventions:
+        plan = plan_of(intervention, 3, gating_type, RANGE)
+        lines = {}
+        for positions, batch in iter_batches(index.queries, reader, batches_of(index)):
+            facts = BatchFacts(batch["qid"], batch["vid"], batch["src_vid_mask"])
+            with torch.inference_mode():
+                outputs = model(batch, gate_edit=bind(plan, facts, recorded))
+            queries = [index.queries[p] for p in positions]
+            lines |= zip(positions, submission_lines(queries, outputs, PostprocessingOptions()), strict=True)
+        alone = [compact_line(lines[p]) for p in run.positions]
+        assert same_lines(run.lines_of(intervention.name), alone), intervention.name
+
+
+def test_the_baseline_is_the_main_runs_prediction_and_its_gates_are_the_recorded_ones():
+    model = small_model("clipwise")
+    index, reader = small_data()
+    history, lines = GateHistory(), {}
+    for results in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+        lines |= {result.position: result.line for result in results}
+    run = sweep_of(model, index, reader, conditions_of())
+    found = [submission_line(query, line) for query, line in zip(run.queries, run.lines_of("baseline"), strict=True)]
+    assert found == [lines[p] for p in run.positions]
+    for i, query in enumerate(run.queries):
+        for layer in range(2):
+            gates, injection = (history[query.qid][key][layer] for key in ("attention_gates", "attention_injection"))
+            np.testing.assert_allclose(run.baseline.magnitude[i, layer, 0], np.abs(gates).mean(), rtol=1e-5)
+            np.testing.assert_allclose(run.baseline.injection[i, layer, 0], injection.mean(), rtol=1e-5)
+    assert not run.baseline.change.any()
+
+
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_legacy_batches_give_the_legacy_baseline_and_leave_padding_out_of_the_figures(gating_type):
+    model = small_model(gating_type)
+    index, reader = small_data()
+    settings = PassSettings(batch_size=4, legacy_batches=True)
+    batches = planned_batches(index, settings)
+    history, lines = GateHistory(), {}
+    for results in run_pass(model, index, reader, batches, PostprocessingOptions(), settings, history):
+        lines |= {result.position: compact_line(result.line) for result in results}
+    run = run_sweep(
+        model,
+        index,
+        reader,
+        batches,
+        PostprocessingOptions(),
+        conditions_of(BY_CHANCE, ["shuffle"]),
+        legacy_batches=True,
+    )
+    assert same_lines(run.lines_of("baseline"), [lines[p] for p in run.positions])
+    for i, query in enumerate(run.queries):
+        for layer in range(2):
+            gates = history[query.qid]["attention_gates"][layer]
+            np.testing.assert_allclose(run.baseline.magnitude[i, layer, 0], np.abs(gates).mean(), rtol=1e-5)
+
+
+def test_gate_figures_are_those_after_the_intervention():
+    model = small_model("clipwise")
+    index, reader = small_data()
+    run = sweep_of(model, index, reader, conditions_of([Intervention("half", (Edit("scale", 0.5, (0,)),))]))
+    half, base = run.gates_of("half"), run.baseline
+    np.testing.assert_allclose(half.magnitude[:, 0], base.magnitude[:, 0] / 2, rtol=1e-5)
+    np.testing.assert_allclose(half.change[:, 0], base.magnitude[:, 0] / 2, rtol=1e-5)
+    assert (half.change[:, 1] > 0).all()  # layer 1 answers to the changed video
+
+
+def test_layers_below_the_intervened_one_run_once_and_equal_conditions_are_not_run_again():
+    model = small_model("clipwise", layers=3)
+    index, reader = small_data(clip_counts=(6, 6))
+    calls = {"layer 0": 0, "layer 1": 0, "layer 2": 0, "audio": 0, "text": 0, "heads": 0}
+    places = {f"layer {i}": layer.norm4 for i, layer in enumerate(model.fusion.fusion_layers)}
+    places |= {"audio": model.input_aud_proj, "text": model.input_txt_proj, "heads": model.class_embed}
+    for name, module in places.items():
+        module.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+    run = sweep_of(model, index, reader, conditions_of(standard_sweep(3)))
+    # Distinct at layer 0: as it is, attention off (alone, with all), FFN off (alone, with all), three doses, flipped.
+    # At layer 1: those 7, and of layer 0 as it is two more, of attention off and FFN off one more each. And so on.
+    assert calls == {"layer 0": 7, "layer 1": 11, "layer 2": 13, "audio": 1, "text": 1, "heads": 13}
+    assert len(run.conditions) == 15
+    assert len(run.lines) == 13
+    assert run.lines_of("attention gates x 1") is run.lines_of("baseline")
+
+
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_results_do_not_depend_on_the_batch_size(gating_type):
+    model = small_model(gating_type).double()  # so that nothing lies on a rounding edge
+    index, reader = small_data()
+    conditions = conditions_of([*standard_sweep(2), *BY_CHANCE], list(AUDIO_MODES), seed=1)
+    runs = [sweep_of(model, index, reader, conditions, size) for size in (1, 2, 7)]
+    for name in runs[0].lines:
+        for other in runs[1:]:
+            assert same_lines(runs[0].lines[name], other.lines[name]), name
+            for figure in ("magnitude", "change"):
+                here, there = (getattr(run.gates[name], figure) for run in (runs[0], other))
+                np.testing.assert_allclose(here, there, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others():
+    model = small_model("clipwise")
+    index, reader = small_data()
+    runs = [
+        sweep_of(model, index, reader, conditions_of([Intervention("s", (Edit("shuffle", seed=s),))], ["shift"], s))
+        for s in (1, 1, 2)
+    ]
+    for name in ("s", "audio shift"):
+        first, again, other = (run.gates_of(name).change for run in runs)
+        assert np.array_equal(first, again)
+        assert not np.array_equal(first, other)
+
+
+def test_what_was_recorded_before_is_taken_and_otherwise_a_first_pass_records_it():
+    model = small_model("clipwise")
+    index, reader = small_data()
+    history = GateHistory()
+    for _ in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+        pass
+    conditions = conditions_of(BY_CHANCE)
+    given, own = (sweep_of(model, index, reader, conditions, history=h) for h in (history, None))
+    assert all(same_lines(given.lines[name], own.lines[name]) for name in own.lines)
+    assert not model.fusion.track_gates
+    assert len(model.fusion.gate_history) == 0
+
+
+def test_a_sweep_that_fails_leaves_the_model_as_it_was():
+    model = small_model("clipwise").train()
+    index, reader = small_data()
+    broken = MemoryReader(index, reader.features, broken=index.queries[-1].qid)
+    for conditions in (conditions_of(standard_sweep(2)), conditions_of(BY_CHANCE, list(AUDIO_MODES))):
+        with pytest.raises(OSError, match="cannot read"):
+            sweep_of(model, index, broken, conditions)
+        assert model.training
+        assert not model.fusion.track_gates
+    with pytest.raises(ValueError, match="begin with the baseline"):
+        sweep_of(model, index, reader, conditions_of(standard_sweep(2))[1:])
+
+
+def test_progress_counts_every_sample_once():
+    counted = []
+    index, reader = small_data()
+    sweep_of(small_model(), index, reader, conditions_of(BY_CHANCE), progress=counted.append)
+    assert sum(counted) == len(index.queries)
+
+
+# -- the independent slow implementation ---------------------------------------------------------------------------------
+# NumPy, float64, one query, one clip, one head at a time, from the equations of the legacy model's description.
+
+
+def linear(w, name, x):
+    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+
+def layer_norm(w, name, x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+
+def two_layers(w, name, x):
+    return linear(w, f"{name}.2", np.maximum(linear(w, f"{name}.0", x), 0.0))
+
+
+def projected(w, name, x, stages=2):
+    for i in range(stages):
+        x = linear(w, f"{name}.{i}.net.1", layer_norm(w, f"{name}.{i}.LayerNorm", x))
+        x = np.maximum(x, 0.0) if i < stages - 1 else x
+    return x
+
+
+def attention_over_clips(w, name, x, heads):
+    size = x.shape[1] // heads
+    q, k, v = np.split(x @ w[f"{name}.in_proj_weight"].T + w[f"{name}.in_proj_bias"], 3, axis=1)
+    mixed = np.zeros_like(x)
+    for h in range(heads):
+        part = slice(h * size, (h + 1) * size)
+        for t in range(len(x)):
+            scores = np.array([q[t, part] @ k[s, part] for s in range(len(x))]) / np.sqrt(size)
+            weights = np.exp(scores - scores.max())
+            mixed[t, part] = (weights / weights.sum()) @ v[:, part]
+    return linear(w, f"{name}.out_proj", mixed)
+
+
+def slow_fusion(w, video, audio, gating_type, layers, heads, attention_scale):
+    """Return the fused video (n, D) with every attention gate multiplied by `attention_scale`."""
+    v, a = projected(w, "input_vid_proj", video), projected(w, "input_aud_proj", audio)
+    for layer in range(layers):
+        at = f"fusion.fusion_layers.{layer}"
+        if gating_type == "global":
+            joint = np.concatenate([v.mean(axis=0), a.mean(axis=0)])[None]
+        else:
+            joint = np.concatenate([v, a], axis=1)
+        g_att, g_ffn = (np.tanh(two_layers(w, f"{at}.gating_function.{mlp}", joint)) for mlp in ("mlp_mha", "mlp_ffn"))
+        attended = linear(w, f"{at}.out_proj", linear(w, f"{at}.a_proj", layer_norm(w, f"{at}.norm1", a)))
+        z = attention_scale * g_att * attended + v
+        zb = g_ffn * two_layers(w, f"{at}.ffn1", layer_norm(w, f"{at}.norm2", z)) + z
+        r = attention_over_clips(w, f"{at}.self_attention", layer_norm(w, f"{at}.norm3", zb), heads) + zb
+        v = two_layers(w, f"{at}.ffn2", layer_norm(w, f"{at}.norm4", r)) + r
+    return v
+
+
+def fused_by(model, index, reader, batches, conditions, monkeypatch):
+    """Return {condition: {qid: fused (n, D)}} as the sweep hands it to the decoder."""
+    found, decode = [], model.decode
+
+    def watched(fused, projected, **more):
+        found.append(fused.numpy().copy())
+        return decode(fused, projected, **more)
+
+    monkeypatch.setattr(model, "decode", watched)
+    run = run_sweep(model, index, reader, batches, PostprocessingOptions(), conditions)
+    names = list(run.lines)
+    fused = {name: {} for name in names}
+    for b, batch in enumerate(batches):
+        for name, values in zip(names, found[b * len(names) : (b + 1) * len(names)], strict=True):
+            fused[name] |= {index.queries[p].qid: values[i] for i, p in enumerate(batch)}
+    return fused
+
+
+def check_against_slow(model, index, reader, batches, monkeypatch):
+    off = Intervention(ATTENTION_OFF, (Edit("scale", 0.0, None, ("attention",)),))
+    fused = fused_by(model, index, reader, batches, conditions_of([off]), monkeypatch)
+    weights = {key: value.numpy() for key, value in model.state_dict().items()}
+    a = model.architecture
+    for position in sorted(p for batch in batches for p in batch):
+        query = index.queries[position]
+        features = reader.read(query)
+        video, audio = features.video.astype(np.float64), features.audio.astype(np.float64)
+        for name, scale in (("baseline", 1.0), (ATTENTION_OFF, 0.0)):
+            slow = slow_fusion(weights, video, audio, a.gating_type, a.fusion_layers, a.fusion_n_heads, scale)
+            np.testing.assert_allclose(fused[name][query.qid], slow, rtol=0, atol=1e-9)
+    return fused
+
+
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_attention_gates_off_equals_g_0_in_the_slow_implementation(gating_type, monkeypatch):
+    model = small_model(gating_type, layers=3).double()
+    index, reader = small_data()
+    fused = check_against_slow(model, index, reader, batches_of(index), monkeypatch)
+    assert all(np.abs(fused["baseline"][q.qid] - fused[ATTENTION_OFF][q.qid]).max() > 0.01 for q in index.queries)
+
+
+@pytest.mark.skipif(not (SHARED / "legacy").is_dir(), reason="needs ../shared/legacy")
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_on_a_legacy_checkpoint_attention_gates_off_equals_g_0_in_the_slow_implementation(gating_type, monkeypatch):
+    checkpoint = read_checkpoint(SHARED / "legacy" / gating_type / "model_best.ckpt")
+    settings = resolve(checkpoint)
+    sample = SHARED / "qvhighlights_sample"
+    folders = FeatureFolders(
+        video=(sample / "slowfast_features", sample / "clip_features"),
+        text=sample / "clip_text_features", audio=sample / "pann_features",
+    )  # fmt: skip
+    queries = read_annotations(sample / "highlight_val_sample.jsonl")[:4]
+    index = check_features(queries, folders, feature_spec(settings))
+    reader = FeatureReader(folders, feature_spec(settings), index)
+    model = build_model(checkpoint, settings).double()
+    fused = check_against_slow(model, index, reader, planned_batches(index, PassSettings()), monkeypatch)
+    with np.load(SHARED / "legacy" / gating_type / "gates_batch1.npz") as recorded:  # what the legacy code itself gave
+        for query in queries:
+            assert np.abs(fused["baseline"][query.qid] - recorded[f"q{query.qid}_fused"].squeeze()).max() < 1e-3
