@@ -1,0 +1,75 @@
+"""What is asked of a certificate, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPORT_NAME = "compatibility_report.json"
+PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
+# The checks, in the order in which they are made.
+CHECKS = ("settings", "keys", "tensors", "structure", "reference", "tracking", "samples", "batches", "predictions")
+
+
+@dataclass(frozen=True)
+class CertificateRequest:
+    """What the user asked for; field for field the flags of `test_legacy_model.py`."""
+
+    model_path: Path
+    gating_type: str | None = None
+    config_path: Path | None = None
+    data_path: Path | None = None
+    feature_root: Path | None = None
+    v_feat_dirs: tuple[Path, ...] | None = None
+    t_feat_dir: Path | None = None
+    a_feat_dir: Path | None = None
+    skip_missing: bool = False
+    device: str = "auto"
+    output_dir: Path = Path(".")
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question and its answer.
+
+    Attributes:
+        name: one of `CHECKS`. outcome: "passed", "failed" or "not checked".
+        text: the key of its sentence in the catalogues. values: for the sentence's placeholders.
+        details: what does not fit in a sentence, a line each.
+    """
+
+    name: str
+    outcome: str
+    text: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    details: tuple[str, ...] = ()
+
+
+@dataclass
+class Certificate:
+    """Everything found out about a checkpoint.
+
+    Attributes:
+        facts: JSON-ready, by the names of compatibility_report.json.
+    """
+
+    request: CertificateRequest
+    checks: list[Check] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def exact(self) -> bool:
+        """True if the checkpoint is usable and nothing that was checked failed."""
+        return bool(self.checks) and all(check.outcome != FAILED for check in self.checks)
+
+    @property
+    def ambiguous(self) -> bool:
+        """True if the weights fit more than one model and nothing decides."""
+        return any(check.text in ("settings.open", "settings.conflict") for check in self.checks)
+
+    def add(self, name: str, outcome: str, variant: str, details: tuple[str, ...] = (), **values: Any) -> None:
+        """Append the answer to one question."""
+        self.checks.append(Check(name, outcome, f"{name}.{variant}", values, details))

@@ -1,0 +1,118 @@
+"""The legacy run's own predictions: found beside a checkpoint, and held against what a model gives for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qd_detr.certificate.agreement import Comparison, OwnPrediction, compare
+from qd_detr.certificate.forwards import predictions
+from qd_detr.certificate.inputs import Samples
+from qd_detr.errors import RequestError
+from qd_detr.evaluation.submission import prediction_qid, read_submission
+from qd_detr.model import QDDETR
+from qd_detr.running.postprocess import PostprocessingOptions
+
+Line = dict[str, Any]
+BEST_CHECKPOINT = "model_best"
+
+
+@dataclass(frozen=True)
+class SavedPredictions:
+    """The lines of a saved file in its order, which is that of the legacy run."""
+
+    path: Path
+    lines: list[Line]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How many queries' saved predictions a model repeats.
+
+    Attributes:
+        distance: the mean distance of the saliency scores, to rank readings none of which agrees; inf if not comparable.
+        suppressed: whether our windows were compared after temporal NMS.
+    """
+
+    comparisons: list[Comparison]
+    distance: float
+    suppressed: bool
+
+    @property
+    def agreeing(self) -> int:
+        """The number of queries that agree."""
+        return sum(comparison.agrees for comparison in self.comparisons)
+
+
+def find_saved(checkpoint_path: Path, dset_name: str) -> tuple[SavedPredictions | None, str]:
+    """Return the predictions beside a checkpoint that are its own, or None and why: a variant of the check's text."""
+    path = checkpoint_path.parent / f"best_{dset_name}_val_preds.jsonl"
+    if not path.is_file():
+        return None, "absent"
+    # They are those of model_best; another epoch's checkpoint in the same folder gave others.
+    bests = [p for p in checkpoint_path.parent.glob(f"{BEST_CHECKPOINT}.*") if p.suffix in (".ckpt", ".pth")]
+    if bests and checkpoint_path.stem != BEST_CHECKPOINT:
+        return None, "of_best"
+    try:
+        lines = read_submission(path)
+        for line in lines:
+            prediction_qid(line)
+    except RequestError:
+        return None, "unreadable"
+    return SavedPredictions(path, lines), ""
+
+
+def legacy_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
+    """Return the positions of the samples in the order in which the legacy run took them, or None.
+
+    None: the data file's queries are not the saved ones, so the batches cannot be repeated.
+    """
+    positions = {str(query.qid): position for position, query in enumerate(samples.index.queries)}
+    ids = [str(line["qid"]) for line in saved.lines]
+    if len(set(ids)) != len(ids) or set(ids) != set(positions):
+        return None
+    return [positions[qid] for qid in ids]
+
+
+def agreement_with(
+    saved: SavedPredictions,
+    model: QDDETR,
+    samples: Samples,
+    order: Sequence[int],
+    eval_bsz: int,
+    options: PostprocessingOptions,
+    *,
+    most_batches: int | None = None,
+    progress: Callable[[int], object] = lambda done: None,
+) -> tuple[Agreement, dict[int, OwnPrediction]]:
+    """Repeat the legacy run's batches and compare query by query; also return what the model gave, by position.
+
+    A run with temporal NMS may have saved its predictions before or after it: the saved file is taken as the one of
+    the two with which more queries agree, which cannot make a wrong model agree.
+    """
+    batches = [list(order[start : start + eval_bsz]) for start in range(0, len(order), eval_bsz)][:most_batches]
+    own: dict[int, OwnPrediction] = {}
+    for results in predictions(model, samples.index, samples.reader, batches, legacy_batches=True):
+        own |= dict(results)
+        progress(len(results))
+    pairs = [(line, own[position]) for line, position in zip(saved.lines, order, strict=True) if position in own]
+    variants = [options] if options.nms_thd < 0 else [options, replace(options, nms_thd=-1)]
+    found = [
+        Agreement([compare(line, mine, variant) for line, mine in pairs], _distance(pairs), variant.nms_thd >= 0)
+        for variant in variants
+    ]
+    return max(found, key=lambda agreement: agreement.agreeing), own
+
+
+def _distance(pairs: Sequence[tuple[Line, OwnPrediction]]) -> float:
+    gaps = []
+    for line, mine in pairs:
+        saliency = line.get("pred_saliency_scores")
+        if not isinstance(saliency, list) or len(saliency) != len(mine.saliency):
+            return float("inf")
+        gaps.append(float(np.abs(np.asarray(saliency, float) - mine.saliency.astype(float)).mean()))
+    return float(np.mean(gaps)) if gaps else float("inf")

@@ -1,0 +1,242 @@
+"""The training loop: an epoch, and a run of them that can be interrupted and continued to the bit."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from qd_detr.checkpoint import FORMAT
+from qd_detr.errors import DataError, RequestError, RunError
+from qd_detr.evaluation import write_metrics
+from qd_detr.model import QDDETR
+from qd_detr.training import checkpoints, logs
+from qd_detr.training.data import Split, epoch_plan
+from qd_detr.training.distributed import World
+from qd_detr.training.losses import Criterion
+from qd_detr.training.matching import NotFiniteError
+from qd_detr.training.targets import Targets
+from qd_detr.training.validation import Validation, validate
+
+logger = logging.getLogger(__name__)
+
+PREDICTIONS = "best_{dset}_val_preds.jsonl"
+_AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+LR_DROP_FACTOR = 0.1
+
+AroundValidation = Callable[[int], AbstractContextManager[Any]]
+
+
+@dataclass
+class Progress:
+    """How far a run has come: epochs done, the best score and its epoch, validations since without a better one."""
+
+    epochs_done: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = -1
+    validations_without_best: int = 0
+
+
+class Training:
+    """A training run: model, optimizer, schedule, progress, and the folder it writes.
+
+    Args:
+        model: on `world.device`, in float32.
+        options: every option of the run, sizes filled in.
+        directory: the run's folder, there already. Only rank 0 writes in it.
+    """
+
+    def __init__(
+        self, model: QDDETR, train: Split, val: Split, options: Mapping[str, Any], directory: Path, world: World
+    ) -> None:
+        self.model = model
+        self.train_split, self.val_split = train, val
+        self.options = dict(options)
+        self.directory = directory
+        self.world = world
+        self.criterion = Criterion.from_options(options)
+        self.progress = Progress()
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=options["lr"], weight_decay=options["wd"], fused=True)
+        self.scheduler = torch.optim.lr_scheduler.StepLR(self.optimizer, options["lr_drop"], LR_DROP_FACTOR)
+        amp = options["amp"] if world.device.type == "cuda" else "off"
+        self.amp_dtype = _AMP_DTYPES.get(amp)
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=amp == "fp16")
+
+    def run(self, around_validation: AroundValidation | None = None) -> Progress:
+        """Train until the last epoch or an early stop, and return how it went.
+
+        Args:
+            around_validation: given the epoch (from 0), a context for its validation pass, as
+                `GateMonitor.epoch`; rank 0 alone enters it.
+
+        Raises:
+            RunError: the training diverged, or a file cannot be written. The last good checkpoint is kept.
+        """
+        network = self.world.wrap(self.model)
+        stop = False
+        # disable=None: silent when stderr is no terminal.
+        bar = tqdm(total=self.options["n_epoch"], initial=self.progress.epochs_done, unit="epoch", desc="training",
+                   disable=None if self.world.first else True)  # fmt: skip
+        with bar:
+            while not stop and self.progress.epochs_done < self.options["n_epoch"]:
+                epoch = self.progress.epochs_done
+                try:
+                    losses = self.train_epoch(network, epoch)
+                    validation = self._validate(epoch, around_validation)
+                except NotFiniteError as error:
+                    raise RunError(self._divergence(epoch, error)) from None
+                except DataError as error:  # the request was right as far as headers tell
+                    raise RunError(f"training stopped in epoch {epoch + 1}: {error}") from None
+                stop = self._finish_epoch(epoch, losses, validation)
+                bar.update()
+        return self.progress
+
+    def train_epoch(self, network: nn.Module, epoch: int) -> dict[str, float]:
+        """Train one epoch and return the mean weighted losses over its batches."""
+        plan = epoch_plan(
+            len(self.train_split.queries),
+            self.options["bsz"],
+            self.options["seed"],
+            epoch,
+            self.world.rank,
+            self.world.size,
+        )
+        network.train()
+        sums: Tensor | None = None
+        names: list[str] = []
+        for _, batch, targets in self.train_split.batches(plan, self.options["seed"], epoch):
+            weighted = self.train_step(network, batch, targets)
+            names = list(weighted)
+            values = torch.stack(list(weighted.values())).double()
+            sums = values if sums is None else sums + values
+        if sums is None:
+            raise RunError(f"no batch of {self.world.size} processes could be filled; use fewer processes")
+        return dict(zip(names, (sums / len(plan)).tolist(), strict=True))
+
+    def train_step(self, network: nn.Module, batch: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
+        """Take one step and return the batch's weighted losses, loss_overall last.
+
+        Raises:
+            NotFiniteError: the loss or its gradient is; the weights are as they were before the step.
+        """
+        device = self.world.device
+        autocast: AbstractContextManager[Any] = nullcontext()
+        if self.amp_dtype is not None:
+            autocast = torch.autocast(device.type, self.amp_dtype)
+        with autocast:
+            outputs = network(batch)
+        weighted = self.criterion.weighted(self.criterion(outputs, targets.to(device)))
+        loss = self.criterion.total(weighted)
+        # Asked of all processes: one that stopped alone would leave the others waiting for its gradients.
+        if not self.world.all_true(bool(torch.isfinite(loss))):
+            raise NotFiniteError("the loss is not finite")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        limit = self.options["grad_clip"] or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        # fp16 gradients overflow now and then: the scaler then leaves the step out and lowers its scale.
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise NotFiniteError("the gradient is not finite")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: value.detach() for name, value in {**weighted, "loss_overall": loss}.items()}
+
+    def _validate(self, epoch: int, around_validation: AroundValidation | None) -> Validation | None:
+        """Return rank 0's validation if the epoch has one; None in the other processes."""
+        due = (epoch + 1) % self.options["eval_every"] == 0 or epoch + 1 == self.options["n_epoch"]
+        if not due or not self.world.first:
+            return None
+        with around_validation(epoch) if around_validation else nullcontext():
+            return validate(self.model, self.criterion, self.val_split, self.options)
+
+    def _finish_epoch(self, epoch: int, losses: Mapping[str, float], validation: Validation | None) -> bool:
+        """Log, keep and write what the epoch gave; return whether the run stops early."""
+        self.scheduler.step()
+        self.progress.epochs_done = epoch + 1
+        best = False
+        if validation is not None:
+            best = validation.score > self.progress.best_score
+            if best:
+                self.progress.best_score, self.progress.best_epoch = validation.score, epoch
+            self.progress.validations_without_best = 0 if best else self.progress.validations_without_best + 1
+        rng = self.world.gather(checkpoints.random_state())
+        if self.world.first:
+            # Logs first and model_latest last: a run killed in between repeats the epoch, and its lines are cut then.
+            logs.append(self.directory / logs.TRAIN_LOG, logs.log_line(epoch + 1, losses))
+            if validation is not None:
+                line = logs.log_line(epoch, validation.losses, validation.metrics)
+                logs.append(self.directory / logs.EVAL_LOG, line)
+                logger.info("epoch %d: %s %.2f", epoch, validation.score_name, validation.score)
+            self._write(self.state(rng), validation if best else None)
+        limit = self.options["max_es_cnt"]
+        return bool(self.world.share(0 <= limit < self.progress.validations_without_best))
+
+    def _write(self, content: Mapping[str, Any], best: Validation | None) -> None:
+        if best is not None:
+            checkpoints.write_checkpoint(self.directory / checkpoints.BEST, content)
+            name = PREDICTIONS.format(dset=self.options["dset_name"])
+            lines = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in best.lines)
+            checkpoints.write_text(self.directory / name, lines)
+            write_metrics(best.metrics, self.directory / name.replace(".jsonl", "_metrics.json"))
+        every = self.options["save_every"]
+        if every and self.progress.epochs_done % every == 0:
+            path = self.directory / checkpoints.epoch_file(content["epoch"])
+            checkpoints.write_checkpoint(path, checkpoints.without_training_state(content))
+        checkpoints.write_checkpoint(self.directory / checkpoints.LATEST, content)
+
+    def state(self, rng: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the content of a checkpoint; `rng` is every process's random state."""
+        return {
+            "format": FORMAT,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.scheduler.state_dict(),
+            "epoch": self.progress.epochs_done - 1,
+            "opt": checkpoints.checkpoint_options(self.options),
+            "training_state": {
+                "rng": rng,
+                "scaler": self.scaler.state_dict(),
+                "best_score": self.progress.best_score,
+                "best_epoch": self.progress.best_epoch,
+                "validations_without_best": self.progress.validations_without_best,
+            },
+        }
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go back to where a checkpoint of this run was written.
+
+        Raises:
+            RequestError: it was written by another number of processes; nothing was changed.
+        """
+        extra = content["training_state"]
+        if len(extra["rng"]) != self.world.size:
+            raise RequestError(
+                f"the run had {len(extra['rng'])} processes and now has {self.world.size}; "
+                "it can only be continued exactly with as many"
+            )
+        self.model.load_state_dict(content["model"], strict=True)
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.scheduler.load_state_dict(content["lr_scheduler"])
+        self.scaler.load_state_dict(extra["scaler"])
+        self.progress = Progress(
+            content["epoch"] + 1, extra["best_score"], extra["best_epoch"], extra["validations_without_best"]
+        )
+        checkpoints.restore_random_state(extra["rng"][self.world.rank])
+        if self.world.first:
+            logs.cut_after(self.directory / logs.TRAIN_LOG, self.progress.epochs_done)
+            logs.cut_after(self.directory / logs.EVAL_LOG, self.progress.epochs_done - 1)
+
+    def _divergence(self, epoch: int, error: NotFiniteError) -> str:
+        kept = self.directory / checkpoints.LATEST
+        where = f"kept: {kept}, of epoch {epoch}" if self.progress.epochs_done else "no checkpoint was written yet"
+        return f"training diverged in epoch {epoch + 1}: {error}; {where}. Lower --lr, or look at the features"

@@ -1,0 +1,86 @@
+"""Texts in English and Korean, and how wide they stand on a terminal."""
+
+from __future__ import annotations
+
+import locale
+import os
+import string
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+LANGUAGES = ("en", "ko")
+Catalogue = Mapping[str, str]
+
+
+class Texts:
+    """The texts of one language, by key.
+
+    Args:
+        catalogues: by language, each with the same keys and the same placeholders.
+    """
+
+    def __init__(self, catalogues: Mapping[str, Catalogue], language: str) -> None:
+        self.language = language
+        self._texts = catalogues[language]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._texts
+
+    def __call__(self, key: str, **values: Any) -> str:
+        """Return the text of a key with its placeholders filled in.
+
+        Raises:
+            KeyError: no such key, or a placeholder without a value.
+        """
+        return self._texts[key].format(**values)
+
+
+def placeholders(text: str) -> set[str]:
+    """Return the names of a text's placeholders."""
+    return {name.split(".")[0].split("[")[0] for _, name, _, _ in string.Formatter().parse(text) if name is not None}
+
+
+def language_of_locale() -> str:
+    """Return "ko" where the environment asks for Korean, else "en"."""
+    # The order in which POSIX gives them weight; an empty one is as good as none.
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        if os.environ.get(name):
+            return "ko" if os.environ[name].lower().startswith("ko") else "en"
+    given = locale.getlocale()[0] or ""
+    return "ko" if given.lower().startswith("ko") else "en"
+
+
+def display_width(text: str) -> int:
+    """Return how many columns a text takes on a terminal: two for a wide character, none for a combining one."""
+    return sum(_columns(char) for char in text)
+
+
+def _columns(char: str) -> int:
+    if unicodedata.combining(char) or unicodedata.category(char) in ("Mn", "Me", "Cf", "Cc"):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+
+
+def padded(text: str, width: int) -> str:
+    """Return the text with spaces up to `width` columns."""
+    return text + " " * max(0, width - display_width(text))
+
+
+def wrapped(text: str, width: int, indent: str = "") -> str:
+    """Return the text in lines of at most `width` columns, every line but the first beginning with `indent`.
+
+    Line breaks in the text stay. A word that is wider than a line, a path for example, is not cut: it could not be
+    copied from the screen in one piece then.
+    """
+    lines = []
+    for paragraph in text.split("\n"):
+        line = ""
+        for word in paragraph.split(" "):
+            candidate = f"{line} {word}" if line else word
+            if line.strip() and display_width(candidate) > width:
+                lines.append(line)
+                candidate = indent + word
+            line = candidate
+        lines.append(line)
+    return "\n".join(lines)

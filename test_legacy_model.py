@@ -1,0 +1,97 @@
+"""Is this checkpoint usable, and is the model loaded from it unchanged? A certificate, computed on the spot.
+
+Example:
+    python test_legacy_model.py --model_path model_best.ckpt --data_path highlight_val.jsonl
+
+(A command, not a test of the project: pytest collects from tests/ only.)
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from qd_detr import __version__
+from qd_detr.avigate_custom import GATING_TYPES
+from qd_detr.certificate.examine import examine
+from qd_detr.certificate.report import certificate_text, check_writable, write_report
+from qd_detr.certificate.request import CertificateRequest
+from qd_detr.certificate.texts import CATALOGUES
+from qd_detr.errors import RequestError, RunError
+from qd_detr.wording import LANGUAGES, Texts
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="test_legacy_model.py",
+        description="Examine a legacy checkpoint: can it be analysed, and is the loaded model the file's, to the bit? "
+        "Exit status: 0 usable and exact, 1 examined and not, 2 the request was wrong.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--model_path", type=Path, required=True, help="checkpoint, .ckpt or .pth")
+    add("--gating_type", choices=GATING_TYPES, help="how it was trained, where no options say so (default: as trained)")
+    add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
+    add("--data_path", type=Path, help="annotations, .jsonl or .json: examine it on real samples too, and against "
+        "predictions saved beside the checkpoint")  # fmt: skip
+    add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
+    add("--v_feat_dirs", type=Path, nargs="+", metavar="D", help="video feature folders, in the options' order")
+    add("--t_feat_dir", type=Path, metavar="D", help="text feature folder")
+    add("--a_feat_dir", type=Path, metavar="D", help="audio feature folder")
+    add("--skip_missing", action="store_true", help="leave out queries whose features are missing")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    add("--output_dir", type=Path, default=Path("."), metavar="D",
+        help="folder for compatibility_report.json (default: the working directory)")  # fmt: skip
+    add("--quiet", action="store_true", help="no progress bar, nothing on the terminal but errors")
+    add("--lang", choices=LANGUAGES, default="en", help="language of what the terminal shows (default: en)")
+    add("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def request_from(args: argparse.Namespace) -> CertificateRequest:
+    """Return the request that parsed flags make."""
+    return CertificateRequest(
+        model_path=args.model_path,
+        gating_type=args.gating_type,
+        config_path=args.config_path,
+        data_path=args.data_path,
+        feature_root=args.feature_root,
+        v_feat_dirs=None if args.v_feat_dirs is None else tuple(args.v_feat_dirs),
+        t_feat_dir=args.t_feat_dir,
+        a_feat_dir=args.a_feat_dir,
+        skip_missing=args.skip_missing,
+        device=args.device,
+        output_dir=args.output_dir,
+        quiet=args.quiet,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 usable and exact, 1 examined and not, 2 the request was wrong."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    try:
+        check_writable(args.output_dir)
+        certificate = examine(request_from(args))
+        path = write_report(certificate)
+    except RequestError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; nothing was written", file=sys.stderr)
+        return 130
+    if not args.quiet:
+        print(certificate_text(certificate, args.lang))
+        print(Texts(CATALOGUES, args.lang)("report", path=path))
+    return 0 if certificate.exact else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
