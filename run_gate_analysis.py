@@ -10,10 +10,12 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qd_detr import __version__
 from qd_detr.avigate_custom import GATING_TYPES
+from qd_detr.demo import KINDS, demo
 from qd_detr.errors import RequestError, RunError
 from qd_detr.interventions.conditions import AUDIO_MODES
 from qd_detr.job import AnalysisRequest, compare, prepare, run
@@ -57,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}")  # fmt: skip
     add("--compare_runs", type=Path, nargs=2, metavar=("A", "B"),
         help="compare two finished results folders instead of running a model")  # fmt: skip
+    add("--demo", nargs="?", const="native", choices=KINDS, help="the main job on the shipped example; legacy: by the adapter")
     add("--resume", action="store_true", help="continue a run into the same folder that was interrupted")
     add("--history_memory", type=float, default=64.0, metavar="MB",
         help="gate history kept in memory before it goes to disk, in MB (default: 64)")  # fmt: skip
@@ -105,11 +108,20 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
     )
 
 
+def demo_request(args: argparse.Namespace) -> AnalysisRequest:
+    """Return the request for the shipped example: its own model and data, everything else as the flags say."""
+    if args.model_path is not None or args.data_path is not None:
+        raise RequestError("--demo brings its own model and data; leave --model_path and --data_path out")
+    shipped = demo(args.demo)
+    asked = request_from(args)
+    return replace(asked, model_path=shipped.model_path, data_path=shipped.data_path, legacy_model=shipped.legacy)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.compare_runs is None:
+    if args.compare_runs is None and args.demo is None:
         missing = [name for name in ("model_path", "data_path") if getattr(args, name) is None]
         if missing:
             parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
@@ -118,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.compare_runs is not None:
             finished = compare(*args.compare_runs, args.output_dir, seed=args.seed, figure_format=args.figure_format)
         else:
-            finished = run(prepare(request_from(args)))
+            finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
     except RequestError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

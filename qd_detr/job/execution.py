@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from qd_detr.analysis.audio_help import audio_help, sample_columns
 from qd_detr.analysis.collect import GateCollector
+from qd_detr.analysis.planted_truth import planted_findings
 from qd_detr.analyzer import facts_of
 from qd_detr.errors import RequestError, RunError
 from qd_detr.findings import AlignmentCollector, add_metrics, audit
@@ -20,6 +21,7 @@ from qd_detr.interventions.edits import to_plain
 from qd_detr.interventions.sweep import run_sweep
 from qd_detr.job.provenance import fingerprint_of, run_config_of
 from qd_detr.job.request import AnalysisRequest, PreparedRun
+from qd_detr.planted import TRUTH_FILE, read_truth
 from qd_detr.probes import Probes
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.results.names import file_names
@@ -73,6 +75,7 @@ def run(prepared: PreparedRun) -> Path:
             findings.sections["audit"] = audit(probes, findings, in_order, eval_bsz)
             columns = add_metrics(findings, prepared.settings.options)
             columns |= _run_conditions(prepared, findings)
+            _add_planted_truth(request.data_path.parent, findings)
             write_run(tree, findings, _output_options(request), columns)
             tree.publish(run_config_of(prepared, started))
         except (OSError, ValueError) as error:
@@ -146,6 +149,18 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
     interventions = [c.intervention for c in prepared.conditions if c.intervention is not None]
     findings.sections["interventions"] = to_plain(interventions)
     return sample_columns(swept, **what)
+
+
+def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
+    """Hold the injection against the truth, where the data comes with it."""
+    if not (folder / TRUTH_FILE).is_file() or not findings.analysis.has_injection:
+        return
+    try:
+        kinds = {qid: video.audio for qid, video in read_truth(folder).items()}
+    except (ValueError, KeyError, TypeError):
+        return  # a truth.json of somebody else's
+    if any(row.sample_id in kinds for row in findings.analysis.rows):
+        findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds)
 
 
 def _no_bar(request: AnalysisRequest) -> bool | None:

@@ -13,7 +13,7 @@ from qd_detr.results.writing import write_predictions, write_samples_csv, write_
 from qd_detr.tracking.entries import SampleId
 
 # Sections with a file of their own.
-_SECTION_FILES = ("audit", "alignment", "metrics", "interventions", "audio_help")
+_SECTION_FILES = ("audit", "alignment", "metrics", "interventions", "audio_help", "planted")
 
 
 def write_run(

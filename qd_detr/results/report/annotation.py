@@ -82,3 +82,28 @@ def metrics_section(findings: RunFindings) -> list[str]:
     lines = ["## Metrics", "", f"Over {counted(len(findings.contexts), 'query', 'queries')}, in percent.", ""]
     lines += table(["metric", "value"], [[name, number(value, 2)] for name, value in brief.items()])
     return lines
+
+
+def planted_section(findings: RunFindings) -> list[str]:
+    """Return the section on planted truth, for data that comes with it."""
+    data = findings.sections.get("planted")
+    if data is None:
+        return []
+    rows = [[kind, entry["n"], number(entry["injection"])] for kind, entry in data["kinds"].items()]
+    return [
+        "## Was what is planted found?",
+        "",
+        planted_sentence(data),
+        "",
+        *table(["audio planted as", "videos", "attention injection, mean"], rows),
+    ]
+
+
+def planted_sentence(data: dict[str, Any]) -> str:
+    """Return the finding in a sentence."""
+    if data["auc"] is None:
+        return "The data says which audio is worth listening to, but this run has not both kinds."
+    return (
+        f"The data says for which videos the audio is worth listening to. The attention gates' injection tells them from the "
+        f"others with an AUC of {number(data['auc'])} (n = {data['n']}; 0.5 is chance, 1 is perfect)."
+    )

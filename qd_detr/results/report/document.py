@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from qd_detr.results.context import RunFindings
-from qd_detr.results.report.annotation import alignment_section, metrics_section
+from qd_detr.results.report.annotation import alignment_section, metrics_section, planted_section, planted_sentence
 from qd_detr.results.report.audio import audio_section, audio_sentences
 from qd_detr.results.report.audit import audit_section
 from qd_detr.results.report.gates import injection_section, injection_sentences, values_section, variation_section
@@ -31,6 +31,7 @@ def report_text(findings: RunFindings, figures: list[tuple[str, str]], notes: li
         *values_section(findings),
         *variation_section(findings),
         *alignment_section(findings),
+        *planted_section(findings),
         *metrics_section(findings),
         *audio_section(findings),
         *_figures(figures, notes),
@@ -51,6 +52,8 @@ def key_sentences(findings: RunFindings) -> list[str]:
         shown = [(name, value) for name, value in metrics["brief"].items() if value is not None]
         wanted = [f"{name} {value}" for name, value in shown if name in ("MR-full-mAP", "MR-full-R1@0.5", "mAP")]
         sentences.append(f"The model reaches {', '.join(wanted)} on these queries.")
+    if "planted" in findings.sections:
+        sentences.append(planted_sentence(findings.sections["planted"]))
     return sentences + audio_sentences(findings)
 
 
