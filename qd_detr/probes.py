@@ -94,7 +94,8 @@ class Probes:
             }
         chosen = _spread(positions, PROBED_VIDEOS)
         if len(chosen) < 2:
-            return {"how": "not checked: one sample", "compared": 0, "videos": len(set(vids.values())), "largest_gate_change": None}
+            nothing = {"how": "not checked: one sample", "compared": 0, "largest_gate_change": None}
+            return {**nothing, "videos": len(set(vids.values()))}
         worst = 0.0
         features = [self.reader.read(self.index.queries[p]) for p in chosen]
         fusion = self.model.avigate_fusion

@@ -73,9 +73,14 @@ def test_what_was_being_recorded_goes_on_as_if_nothing_had_been(tmp_path):
 def test_a_pass_that_raises_is_not_recorded_and_leaves_the_fusion_as_it_was(tmp_path):
     fusion = small_fusion()
     monitor = GateMonitor(fusion, tmp_path / "t", tensorboard=False)
-    with pytest.raises(ZeroDivisionError), monitor.epoch(0):
-        forward(fusion)
-        raise ZeroDivisionError
+
+    def failing_pass() -> None:
+        with monitor.epoch(0):
+            forward(fusion)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        failing_pass()
     assert not fusion.track_gates
     assert not (tmp_path / "t").exists()
 

@@ -31,7 +31,7 @@ def planted_findings(rows: Sequence[SampleRow], kinds: Mapping[Any, str], useful
         {"n", "auc" (of `useful` against the rest), "kinds": {kind: {"n", "injection"}}}
     """
     known = [row for row in rows if row.sample_id in kinds and row.attention[0].injection_mean is not None]
-    scores = [float(np.mean([gate.injection_mean for gate in row.attention])) for row in known]  # type: ignore[misc]
+    scores = [float(np.mean([gate.injection_mean for gate in row.attention])) for row in known]
     of = [kinds[row.sample_id] for row in known]
     groups = {kind: [s for s, k in zip(scores, of, strict=True) if k == kind] for kind in dict.fromkeys(of)}
     return {
