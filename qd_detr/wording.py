@@ -68,16 +68,17 @@ def padded(text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, indent: str = "") -> str:
-    """Return the text in lines of at most `width` columns, every line but the first beginning with `indent`.
+    """Return the text in lines of at most `width` columns, every line that was broken off beginning with `indent`.
 
     Line breaks in the text stay. A word that is wider than a line, a path for example, is not cut: it could not be
     copied from the screen in one piece then.
     """
     lines = []
     for paragraph in text.split("\n"):
-        line = ""
-        for word in paragraph.split(" "):
-            candidate = f"{line} {word}" if line else word
+        body = paragraph.lstrip(" ")
+        line = paragraph[: len(paragraph) - len(body)]
+        for word in body.split(" "):
+            candidate = f"{line} {word}" if line.strip() else line + word
             if line.strip() and display_width(candidate) > width:
                 lines.append(line)
                 candidate = indent + word

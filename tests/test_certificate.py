@@ -231,6 +231,7 @@ def test_weights_that_fit_two_readings_are_not_guessed(
     assert second["agree"] < second["queries"]
     assert "--config_path" in out
     assert "gating_type: global or clipwise" in out
+    assert json.dumps(first["reading"]) in out  # the example to write down is the reading that came out
     assert outcomes(report)["tensors"] == "passed"
 
 
@@ -239,6 +240,7 @@ def test_without_any_options_every_open_setting_is_named(home: Path, tmp_path: P
     status, report = certify(home, tmp_path / "out", path, data=False)
     assert status == 1
     assert report["settings"]["open"] == ["gating_type", "nheads", "fusion_n_heads"]
+    assert "no options name the feature folders" in certify(home, tmp_path / "out", path)[1]["checks"][-2]["sentence"]
     elementwise = bare(home, tmp_path / "bare2", "elementwise")
     assert certify(home, tmp_path / "out", elementwise, data=False)[1]["settings"]["open"] == ["nheads", "fusion_n_heads"]
 
@@ -385,6 +387,28 @@ def test_the_second_implementation_gives_the_models_outputs_for_every_switch() -
         for name in ("pred_logits", "pred_spans", "saliency_scores"):
             gap = np.abs(outputs[name][0].numpy() - getattr(wanted, name)).max()
             assert gap < REFERENCE_TOLERANCE / 10
+
+
+@needs_shared
+@pytest.mark.parametrize("wrong", [{"gating_type": "clipwise"}, {"nheads": 4}])
+def test_a_shared_checkpoint_read_wrongly_does_not_agree_with_its_predictions(
+    tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    options = json.loads((SHARED / "legacy" / "global" / "opt.json").read_text(encoding="utf-8"))
+    (tmp_path / "opt.json").write_text(json.dumps({**options, **wrong}), encoding="utf-8")
+    data = SHARED / "qvhighlights_sample" / "highlight_val_sample.jsonl"
+    path = SHARED / "legacy" / "global" / "model_best.ckpt"
+    status, report = certify(
+        tmp_path, tmp_path, path, "--data_path", data, "--config_path", tmp_path / "opt.json", data=False
+    )
+    assert status == 1
+    assert report["predictions"]["agree"] < 96
+    assert report["readings"][0] == {
+        "reading": {name: options[name] for name in wrong},
+        "queries": 96,
+        "agree": 96,
+        "mean_saliency_distance": pytest.approx(0, abs=1e-3),
+    }
 
 
 @needs_shared

@@ -199,7 +199,9 @@ def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
     """Say what is open, prove what does not depend on it, and hold every reading against saved predictions."""
     readings = claims.readings_of(subject.checkpoint, questions)
     settings = claims.settings_for(subject.checkpoint, subject.config, readings[0])
-    samples = open_samples(subject.request, settings)
+    # Weights alone name no feature folders either: what is open is told all the same, and how to name them.
+    nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
+    samples = None if nameless else open_samples(subject.request, settings)
     subject.facts["settings"] = {"open": list(questions), "readings_that_fit": len(readings)}
     answers = tuple(_answers(name, readings) for name in questions)
     subject.certificate.add(
@@ -219,7 +221,9 @@ def _readings_or_why_not(
 ) -> None:
     saved, reason = find_saved(subject.request.model_path, settings.options["dset_name"])
     order = None if saved is None or samples is None else legacy_order(saved, samples)
-    if samples is None:
+    if samples is None and subject.request.data_path is not None:
+        reason = "no_folders"
+    elif samples is None:
         reason = "no_data" if saved is None else "readings_need_data"
     elif saved is not None and order is not None:
         reason = "readings"

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from qd_detr.certificate.claims import AROUND, INVISIBLE
 from qd_detr.certificate.request import FAILED, NOT_CHECKED, REPORT_NAME, Certificate, Check
 from qd_detr.certificate.texts import CATALOGUES
 from qd_detr.errors import RequestError
@@ -19,6 +20,10 @@ FORMAT = "qd_detr-gates compatibility/1"
 _SHOWN = (
     "gating_type", "nheads", "fusion_n_heads", "use_txt_pos", "hidden_dim", "fusion_layers", "enc_layers", "dec_layers",
     "num_queries", "max_v_l", "max_q_l", "clip_length", "eval_bsz",
+)  # fmt: skip
+# Worth telling when nothing states them: they change what is computed. Those of training alone do not.
+_TOLD_AS_DEFAULT = (
+    *INVISIBLE, *AROUND, "dset_domain", "position_embedding", "pre_norm", "nms_thd", "max_before_nms", "max_after_nms",
 )  # fmt: skip
 _READINGS_SHOWN = 6
 _INDENT = "    "
@@ -76,7 +81,7 @@ def _settings_lines(certificate: Certificate, texts: Texts, width: int) -> list[
     lines = ["", texts("origins")]
     lines += [f"{_INDENT}{padded(name, names)}  {padded(value, values)}  {origin}" for name, value, origin in rows]
     stated_nowhere = [
-        name for name, option in options.items() if option["origin"] == "default" and name not in _SHOWN
+        name for name in _TOLD_AS_DEFAULT if options[name]["origin"] == "default" and name not in _SHOWN
     ]
     if stated_nowhere:
         told = texts("also_default", names=", ".join(stated_nowhere))
@@ -106,12 +111,20 @@ def _readings_lines(certificate: Certificate, texts: Texts, width: int) -> list[
             lines.append(_INDENT + texts("readings.more", count=len(readings) - _READINGS_SHOWN))
     open_names = certificate.facts.get("settings", {}).get("open")
     if open_names:
-        known = {"gating_type": "clipwise", "nheads": 8, "fusion_n_heads": 4, "use_txt_pos": False}
-        example = json.dumps({name: known[name] for name in open_names})
+        example = json.dumps(_example(open_names, readings))
         lines += ["", wrapped(texts("decide", example=example), width)]
         if open_names == ["gating_type"]:
             lines.append(texts("decide.gating"))
     return lines
+
+
+def _example(open_names: list[str], readings: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return options that would decide: those of the one reading that repeats every saved prediction, if there is one."""
+    whole = [found["reading"] for found in readings if found["agree"] == found["queries"]]
+    if len(whole) == 1:
+        return whole[0]
+    made_up = {"gating_type": "clipwise", "nheads": 8, "fusion_n_heads": 4}
+    return {name: made_up[name] for name in open_names}
 
 
 def report_json(certificate: Certificate) -> dict[str, Any]:
