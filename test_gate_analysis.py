@@ -22,7 +22,7 @@ import legacy_model_adapter
 import run_gate_analysis
 import test_legacy_model
 from qd_detr import __version__
-from qd_detr.selfcheck.bench import Bench, Commands
+from qd_detr.selfcheck.bench import Bench, Commands, one_thread
 from qd_detr.selfcheck.ledger import CheckResult, Ledger
 from qd_detr.selfcheck.plan import comprehensive, quick
 
@@ -98,10 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     left_out: list[str] = []
     try:
         bench = Bench(folder, commands())
-        if args.quick:
-            quick(bench, ledger)
-        else:
-            left_out = comprehensive(bench, ledger)
+        with one_thread():
+            if args.quick:
+                quick(bench, ledger)
+            else:
+                left_out = comprehensive(bench, ledger)
     except KeyboardInterrupt:
         print(f"interrupted after {len(ledger.results)} checks; what was made is in {folder}", file=sys.stderr)
         return 130
