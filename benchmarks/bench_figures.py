@@ -1,6 +1,6 @@
 """What a sample figure costs, beside the same panels made anew at 300 dpi with a tight bounding box; figures a second.
 
-    python benchmarks/bench_figures.py [--pairs 9] [--figures 200] [--processes 2]
+    python -m benchmarks.bench_figures [--pairs 9] [--figures 200] [--processes 2]
 
 The two are timed in turns in one process and compared pair by pair, so that a busy machine slows both. "Made anew"
 is `plot_sample` followed by a plain `savefig(dpi=300, bbox_inches="tight")`; ours is `SampleFigureWriter.write`.

@@ -2,7 +2,7 @@
 
 Full size: inputs 2818/2050/512, 4 fusion layers, 75 clips, 25 tokens, batch 32. Run on an otherwise idle machine:
 
-    python benchmarks/bench_forward.py
+    python -m benchmarks.bench_forward
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ import argparse
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the benchmarks run from a checkout, uninstalled
 
 from benchmarks.pairing import paired_ratio
 from qd_detr.architecture import Architecture

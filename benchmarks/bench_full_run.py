@@ -1,7 +1,7 @@
 """Whole runs of `run_gate_analysis.py`: peak memory against the number of samples, and the time of a full split.
 
-    python benchmarks/bench_full_run.py --what memory      # 155 against 1,550 elementwise samples, 4 layers
-    python benchmarks/bench_full_run.py --what time        # 1,550 clipwise samples, full-size inputs, every figure
+    python -m benchmarks.bench_full_run --what memory      # 155 against 1,550 elementwise samples, 4 layers
+    python -m benchmarks.bench_full_run --what time        # 1,550 clipwise samples, full-size inputs, every figure
 
 Needs about 1.5 GB of disk below --folder for the data, which is removed afterwards unless --keep.
 """
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 
 from benchmarks.synthetic import FULL, SMALL, make_checkpoint, make_data
 

@@ -1,6 +1,6 @@
 """What the streaming statistics cost, as a multiple of NumPy reading and histogramming the same values once.
 
-    python benchmarks/bench_statistics.py [--samples 200] [--rounds 7] [--bins 100]
+    python -m benchmarks.bench_statistics [--samples 200] [--rounds 7] [--bins 100]
 
 Each round feeds the same samples to np.histogram (each sample's arrays, one call an array) and to GateStatistics.add,
 alternately in one process; the ratio printed is the median over rounds. Merging the layers and reading out is included

@@ -1,6 +1,6 @@
 """What the standard sweep costs, as a share of as many plain inference passes.
 
-    python benchmarks/bench_sweep.py [--batches 3] [--rounds 5] [--gating_types global clipwise elementwise] [--layers 4]
+    python -m benchmarks.bench_sweep [--batches 3] [--rounds 5] [--gating_types global clipwise elementwise] [--layers 4]
 
 A full-size model (video 2818, audio 2050, text 512, hidden 256, 75 clips, 25 tokens, batches of 32) with random weights
 on features written to a temporary folder. Each round times a plain pass (reading, projection, forward, predictions; no

@@ -1,6 +1,6 @@
 """How often do the intervals of resampling.py cover the truth? Simulated data sets, a line per kind of data.
 
-    PYTHONPATH=. python benchmarks/coverage.py [--data_sets 1000] [--clusters 90] [--draws 10000] [--seed 0]
+    python -m benchmarks.coverage [--data_sets 1000] [--clusters 90] [--draws 10000] [--seed 0]
 
 Each kind draws data sets of C source videos whose queries are alike within a video. Wanted: 93 to 97 % covered. Where
 the true value is 0, "p < 0.05" is the rate of false alarms. The kinds marked "hard" are there to show the limits.

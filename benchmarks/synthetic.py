@@ -1,6 +1,6 @@
 """Seeded synthetic annotations, features and checkpoints of any size, for benchmarks of whole runs.
 
-    python benchmarks/synthetic.py --output /tmp/synthetic --samples 155 --gating_type elementwise
+    python -m benchmarks.synthetic --output /tmp/synthetic --samples 155 --gating_type elementwise
 
 Values are random: nothing can be learned from them. What they have is the sizes of real ones.
 """
@@ -15,8 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from qd_detr.architecture import Architecture
 from qd_detr.model import QDDETR

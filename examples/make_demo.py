@@ -1,6 +1,6 @@
 """Make the demo that the package ships: planted data, and a small model trained on it. A few minutes on two cores.
 
-    python examples/make_demo.py
+    python -m examples.make_demo
 
 The same versions and the same number of threads give the same files.
 """
@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the script runs from a checkout, uninstalled
 
 from qd_detr.checkpoint import FORMAT
 from qd_detr.demo import FOLDER

@@ -157,6 +157,8 @@ def resolve_settings(
                 f"legacy code; only {name} = {want!r} can be run"
             )
     trained = _trained_gating_type(weights, options, origins, disagreements, sizes["hidden_dim"])
+    if origins["gating_type"] == "default" and gating_type in ("global", "clipwise"):
+        trained = gating_type  # nothing but the legacy default speaks against the caller
     run_type = _gating_type_to_run(trained, gating_type)
     options["gating_type"] = run_type
     if gating_type is not None:
