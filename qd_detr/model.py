@@ -21,7 +21,7 @@ from qd_detr.attention import padding_of
 from qd_detr.avigate_custom import AVIGATEFusionCustom, GateEdit
 from qd_detr.heads import MLP, input_projection, inverse_sigmoid
 from qd_detr.positions import TextPosition, clip_positions
-from qd_detr.transformer import Transformer, legacy_mixing_mask
+from qd_detr.transformer import DecoderLayer, Transformer, legacy_mixing_mask
 
 Outputs = dict[str, Any]
 
@@ -75,10 +75,15 @@ class QDDETR(nn.Module):
         for parameter in self.transformer.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        # Its bias alone: the legacy code zeroed the weight too, but then drew it anew with the other matrices.
         last = self.transformer.decoder.bbox_embed.layers[-1]
         assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
+        # As nn.MultiheadAttention begins, which stood in the decoder's place; in legacy checkpoints these stayed near 0.
+        for layer in self.transformer.decoder.layers:
+            assert isinstance(layer, DecoderLayer)
+            nn.init.zeros_(layer.self_attn.out_proj.bias)
+            nn.init.zeros_(layer.cross_attn.out_proj.bias)
 
     @property
     def avigate_fusion(self) -> AVIGATEFusionCustom:

@@ -134,7 +134,7 @@ class Decoder(nn.Module):
         """
         batch, dim = len(memory), memory.shape[-1]
         visible = visible_keys(vid_pad)
-        reference = anchors.sigmoid().expand(batch, -1, -1)  # (B, Q, 2)
+        reference = entered = anchors.sigmoid().expand(batch, -1, -1)  # (B, Q, 2)
         target = memory.new_zeros(batch, anchors.shape[0], dim)
         outputs = []
         for i, layer in enumerate(self.layers):
@@ -144,10 +144,12 @@ class Decoder(nn.Module):
                 sine = sine * self.query_scale(target)
             sine = sine * (self.ref_anchor_head(target).sigmoid() / reference[..., 1:])
             target = layer(target, query_pos, sine, memory, pos, visible)
-            outputs.append((self.norm(target), reference))
+            outputs.append((self.norm(target), entered))
             if i + 1 < len(self.layers):
-                # The next layer starts from a fixed point: gradients do not run through the anchors.
-                reference = (self.bbox_embed(target) + inverse_sigmoid(reference)).sigmoid().detach()
+                # The next layer starts from a fixed point, but the spans predicted from it train bbox_embed: legacy
+                # runs did so (their optimizers hold moments for it, and its weights have moved).
+                entered = (self.bbox_embed(target) + inverse_sigmoid(reference)).sigmoid()
+                reference = entered.detach()
         return outputs
 
 
@@ -157,6 +159,7 @@ class OutputProjection(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.out_proj = nn.Linear(dim, dim)
+        nn.init.zeros_(self.out_proj.bias)  # as torch's own MultiheadAttention starts, and as legacy runs did
 
 
 class DecoderLayer(nn.Module):

@@ -227,3 +227,19 @@ def test_total_weighs_each_term_of_each_layer_and_leaves_the_class_error_out():
     losses = {name: torch.tensor(10.0**i) for i, name in enumerate(names)}
     want = 10 * 1 + 1 * 10 + 4 * 100 + 1 * 1e4 + 10 * 1e5 + 4 * 1e6
     assert Criterion().total(Criterion().weighted(losses)).item() == want
+
+
+@needs_legacy
+def test_the_loss_trains_the_same_parameters_as_in_the_legacy_run(recorded):
+    checkpoint = read_checkpoint(LEGACY / "model_best.ckpt")
+    model = build_model(checkpoint, resolve(checkpoint))
+    inputs = {key[3:]: torch.from_numpy(value) for key, value in recorded.items() if key.startswith("in_")}
+    criterion = Criterion()
+    criterion.total(criterion.weighted(criterion(model.train()(inputs), recorded_targets(recorded)))).backward()
+    unused = {name for name, parameter in model.named_parameters() if parameter.grad is None}
+    # The legacy optimizer holds moments of all 192 parameters but these three.
+    assert unused == {
+        "txt_position_embed.position_embeddings.weight",
+        "txt_position_embed.LayerNorm.weight",
+        "txt_position_embed.LayerNorm.bias",
+    }
