@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from qd_detr.architecture import Architecture
 from qd_detr.data.feature_layout import FeatureSpec
 from qd_detr.errors import RequestError, RunError
 from qd_detr.model import QDDETR
+from qd_detr.monitor import GateMonitor
 from qd_detr.options import read_options_file
 from qd_detr.training import checkpoints
 from qd_detr.training.data import load_splits
 from qd_detr.training.distributed import World, join_world
-from qd_detr.training.loop import Training
+from qd_detr.training.loop import AroundValidation, Training
 from qd_detr.training.matching import require_scipy
 from qd_detr.training.options import (
     BY_NAME,
@@ -47,6 +49,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config_path", help="options file, as the opt.json of a legacy run; flags win over it")
     parser.add_argument("--resume", metavar="CHECKPOINT", help="continue the run of this model_latest.ckpt, exactly")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
+    parser.add_argument("--gate_monitor_every", type=int, default=0, metavar="N",
+                        help="watch the gates in every N-th validation, into training_analysis/ (default: never)")  # fmt: skip
     parser.add_argument("--quiet", action="store_true", help="only errors")
     add_flags(parser)
     return parser
@@ -59,9 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
     try:
         require_scipy()
+        if args.gate_monitor_every < 0:
+            raise RequestError(f"--gate_monitor_every is {args.gate_monitor_every}; expected 0 (never) or more")
         with join_world(args.device) as world:
             training = prepare(flags, args.config_path, args.resume, world)
-            progress = training.run()
+            progress = training.run(_monitoring(training, args.gate_monitor_every))
             if world.first:
                 print(f"{training.directory}: best at epoch {progress.best_epoch}, {progress.best_score:.2f}")
     except (RequestError, RunError) as error:
@@ -71,6 +77,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted; go on with --resume and the run's model_latest.ckpt", file=sys.stderr)
         return 130
     return 0
+
+
+def _monitoring(training: Training, every: int) -> AroundValidation | None:
+    """Return the context for validation passes that watches the gates of every `every`-th of them; None for never."""
+    if every < 1:
+        return None
+    monitor = GateMonitor(training.model, training.directory / "training_analysis")
+    evaluated = training.options["eval_every"]
+
+    def around(epoch: int) -> AbstractContextManager[Any]:
+        # Counted from the epoch alone, so that a continued run watches the same ones.
+        due = -(-(epoch + 1) // evaluated) % every == 0
+        return monitor.epoch(epoch) if due else nullcontext()
+
+    return around
 
 
 def prepare(flags: Mapping[str, Any], config_path: str | None, resume: str | None, world: World) -> Training:

@@ -126,5 +126,5 @@ def test_nothing_in_the_package_imports_a_script():
 
 
 def test_no_file_touches_the_import_path():
-    scripts = [path for path in ROOT.glob("*.py")]
+    scripts = list(ROOT.glob("*.py"))
     assert not [path for path in [*MODULES.values(), *scripts] if "sys.path" in path.read_text(encoding="utf-8")]

@@ -14,6 +14,7 @@ import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
 from qd_detr import planted
 from qd_detr.monitor import GateMonitor
+from qd_detr.selfcheck import tiny
 from qd_detr.tracking.entries import GATE_KINDS
 from tests.documents import sections_of, table_rows
 from tests.tiny_run import make_tiny_run
@@ -53,6 +54,10 @@ def written(tmp_path_factory) -> Path:
     certificate = ["--model_path", str(run.checkpoint), "--data_path", str(run.data), "--quiet"]
     assert test_legacy_model.main([*certificate, "--output_dir", str(folder / "certificate")]) == 0
     planted.generate(folder / "planted", seed=0, n_train=3, n_val=3)
+    tiny.write_checkpoint(folder / "model", "clipwise")
+    of_planted = ["--data_path", str(folder / "planted" / planted.VAL_FILE), "--output_dir", str(folder / "found"), "--quiet"]
+    of_planted += ["--legacy_model", "--model_path", str(folder / "model" / "model_best.ckpt"), "--no_figures"]
+    assert run_gate_analysis.main(of_planted) == 0
     model = load_legacy_model_with_gate_tracking(run.checkpoint, device="cpu")
     monitor = GateMonitor(model, folder / "training", tensorboard=False)
     fusion = model.avigate_fusion
@@ -125,7 +130,7 @@ def test_every_file_of_a_run_is_documented(written):
     named = {Path(file).name for file, *_ in SECTIONS}
     known_by_heading = [re.compile(re.escape(name).replace(r"\*", ".+")) for name in named]
     reports = {"ANALYSIS_REPORT.md", "COMPARISON_REPORT.md", "overall_statistics.png"}
-    for folder in ("results", "changed", "comparison", "certificate"):
+    for folder in ("results", "changed", "comparison", "certificate", "found"):
         for path in (written / folder).rglob("*"):
             if path.is_file() and path.suffix not in (".npy", ".png"):
                 assert path.name in reports or any(p.fullmatch(path.name) for p in known_by_heading), path

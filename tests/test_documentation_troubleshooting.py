@@ -17,6 +17,9 @@ PLAIN = {"ValueError", "TypeError", "RuntimeError", "KeyError"}
 GAP = "\0"
 
 
+SOURCES = sorted([*(ROOT / "qd_detr").rglob("*.py"), *ROOT.glob("*.py")])
+
+
 def template(node: ast.expr) -> str:
     """Return the literal text of an expression, GAP for what is filled in."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -48,7 +51,7 @@ FAMILY = family()
 def messages_of(path) -> list[tuple[str, str]]:
     """Return (place, template) of every error that a module makes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    relative = path.relative_to(ROOT / "qd_detr").as_posix()
+    relative = path.relative_to(ROOT).as_posix().removeprefix("qd_detr/")
     wanted = FAMILY | (PLAIN if relative in CALLED_BY_USERS else set())
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     found = []
@@ -67,7 +70,7 @@ def messages_of(path) -> list[tuple[str, str]]:
     return found
 
 
-MESSAGES = [message for path in sorted((ROOT / "qd_detr").rglob("*.py")) for message in messages_of(path)]
+MESSAGES = [message for path in SOURCES for message in messages_of(path)]
 
 
 def phrases() -> list[str]:

@@ -76,7 +76,8 @@ class Training:
 
         Args:
             around_validation: given the epoch (from 0), a context for its validation pass, as
-                `GateMonitor.epoch`; rank 0 alone enters it.
+                `GateMonitor.epoch`; rank 0 alone enters it. What the context gives, unless None, is handed the
+                validation's metrics as its attribute `metrics`.
 
         Raises:
             RunError: the training diverged, or a file cannot be written. The last good checkpoint is kept.
@@ -156,8 +157,12 @@ class Training:
         due = (epoch + 1) % self.options["eval_every"] == 0 or epoch + 1 == self.options["n_epoch"]
         if not due or not self.world.first:
             return None
-        with around_validation(epoch) if around_validation else nullcontext():
-            return validate(self.model, self.criterion, self.val_split, self.options)
+        with around_validation(epoch) if around_validation else nullcontext() as seen:
+            validation = validate(self.model, self.criterion, self.val_split, self.options)
+            if seen is not None:
+                brief = validation.metrics["brief"]
+                seen.metrics = {name: value for name, value in brief.items() if value is not None}
+        return validation
 
     def _finish_epoch(self, epoch: int, losses: Mapping[str, float], validation: Validation | None) -> bool:
         """Log, keep and write what the epoch gave; return whether the run stops early."""
