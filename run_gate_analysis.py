@@ -138,7 +138,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume continues", file=sys.stderr)
+        hint = "" if args.compare_runs else "; the same command with --resume continues"
+        print(f"interrupted{hint}", file=sys.stderr)
         return 130
     if not args.quiet:
         print(terminal_summary(finished) if args.compare_runs is None else f"Report: {finished}")

@@ -82,8 +82,10 @@ def _flip(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 def _overwrite(rng: random.Random, data: bytes, other: bytes) -> bytes:
     piece = rng.choice(
-        (rng.randbytes(1), rng.randbytes(4), rng.randbytes(60), b"\xff" * 4, b"\xff" * 8, b"\0" * 8, b"\x7f" * 4)
-        + tuple((1 << bits).to_bytes(8, "little") for bits in (31, 40, 62))
+        (
+            rng.randbytes(1), rng.randbytes(4), rng.randbytes(60), b"\xff" * 4, b"\xff" * 8, b"\0" * 8, b"\x7f" * 4,
+            *((1 << bits).to_bytes(8, "little") for bits in (31, 40, 62)),
+        )  # fmt: skip
     )
     at = _place(rng, data)
     return data[:at] + piece + data[at + len(piece) :]
@@ -290,7 +292,7 @@ def _odd_tensor(rng: random.Random, value: torch.Tensor) -> Any:
 
 
 def fuzz_options(bench: Bench, rng: random.Random) -> None:
-    options = {k: v for k, v in bench.settings.options.items()}
+    options = dict(bench.settings.options)
     keys = tuple(options)
     if rng.random() < 0.6:
         content = json.dumps(damaged_json(rng, options, keys)).encode()

@@ -66,6 +66,8 @@ def sizes_from_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
             raise CheckpointError(f"the checkpoint lacks {key}; it is incomplete or of another architecture")
         if weights[key].dim() <= axis:
             raise CheckpointError(f"{key} has shape {tuple(weights[key].shape)}; expected at least {axis + 1} axes")
+        if weights[key].shape[axis] < 1:
+            raise CheckpointError(f"{key} has shape {tuple(weights[key].shape)}, hence no numbers; it is damaged")
         return weights[key].shape[axis]
 
     sizes = {
@@ -74,10 +76,10 @@ def sizes_from_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
         "video_dim": size("input_vid_proj.0.LayerNorm.weight", 0),
         "audio_dim": size("input_aud_proj.0.LayerNorm.weight", 0),
         "text_dim": size("input_txt_proj.0.LayerNorm.weight", 0),
-        "n_input_proj": _count(weights, r"input_vid_proj\.(\d+)\."),
-        "fusion_layers": _count(weights, r"fusion\.fusion_layers\.(\d+)\."),
-        "enc_layers": _count(weights, r"transformer\.encoder\.layers\.(\d+)\."),
-        "dec_layers": _count(weights, r"transformer\.decoder\.layers\.(\d+)\."),
+        "n_input_proj": _count(weights, r"input_vid_proj\.(\d{1,9})\."),
+        "fusion_layers": _count(weights, r"fusion\.fusion_layers\.(\d{1,9})\."),
+        "enc_layers": _count(weights, r"transformer\.encoder\.layers\.(\d{1,9})\."),
+        "dec_layers": _count(weights, r"transformer\.decoder\.layers\.(\d{1,9})\."),
         "dim_feedforward": size("transformer.encoder.layers.0.linear1.weight", 0),
         "max_q_l": size("txt_position_embed.position_embeddings.weight", 0),
     }
@@ -91,6 +93,8 @@ def gate_width(weights: Mapping[str, Tensor]) -> int:
     """Return the width of a gate: hidden_dim when elementwise, 1 when global or clipwise."""
     if GATE_OUTPUT not in weights:
         raise CheckpointError(f"the checkpoint lacks {GATE_OUTPUT}; it is incomplete or of another architecture")
+    if weights[GATE_OUTPUT].dim() < 1:
+        raise CheckpointError(f"{GATE_OUTPUT} has no axes; expected (gate width, hidden size)")
     return weights[GATE_OUTPUT].shape[0]
 
 
@@ -98,11 +102,16 @@ def _count(weights: Mapping[str, Tensor], pattern: str) -> int:
     found = {int(m.group(1)) for key in weights if (m := re.match(pattern, key))}
     if not found:
         raise CheckpointError(
-            f"the checkpoint has no key like {pattern.replace(chr(92), '')}; it is incomplete or of another architecture"
+            f"the checkpoint has no key like {_shown(pattern)}; it is incomplete or of another architecture"
         )
-    gaps = set(range(max(found) + 1)) - found
-    if gaps:
+    # Not by a set of all numbers up to the largest: a damaged key may name layer 999999999.
+    gap = next((layer for layer in range(len(found)) if layer not in found), None)
+    if gap is not None:
         raise CheckpointError(
-            f"the checkpoint lacks layer {min(gaps)} of {pattern.replace(chr(92), '')}; layers there: {sorted(found)[:20]}"
+            f"the checkpoint lacks layer {gap} of {_shown(pattern)}; layers there: {sorted(found)[:20]}"
         )
     return len(found)
+
+
+def _shown(pattern: str) -> str:
+    return pattern.replace("(\\d{1,9})", "(d+)").replace("\\", "")

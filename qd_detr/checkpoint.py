@@ -68,12 +68,14 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         embedded = vars(embedded)
     if embedded is not None and not isinstance(embedded, Mapping):
         raise CheckpointError(f"{path}: its 'opt' is a {type(embedded).__name__}; expected options by name")
+    weights = _weights(content, path)
+    _check_size(weights, path)
     beside = path.parent / "opt.json"
     epoch, mark = content.get("epoch"), content.get("format")
     return Checkpoint(
         path=path,
-        weights=_weights(content, path),
-        embedded=None if embedded is None else {str(k): v for k, v in embedded.items()},
+        weights=weights,
+        embedded=None if embedded is None else {k: v for k, v in embedded.items() if isinstance(k, str)},
         opt_json=read_options_file(beside) if beside.is_file() else None,
         format=mark if isinstance(mark, str) else None,
         epoch=epoch if isinstance(epoch, int) else None,
@@ -90,7 +92,10 @@ def _load(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None)
+            zipped = zipfile.is_zipfile(path)
+            if zipped:
+                _check_archive(path)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped or None)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if refused:
@@ -99,14 +104,42 @@ def _load(path: Path) -> Any:
                 "needs; nothing of it was run. Save it again as tensors and plain options (an argparse.Namespace is fine)"
             ) from None
         raise CheckpointError(f"{path} cannot be read as a checkpoint: {_first_line(error)}; {_EXPECTED}") from None
+    except CheckpointError:
+        raise
     except MemoryError:
         raise CheckpointError(f"{path} asks for more memory than there is; it is damaged or not a checkpoint") from None
     except (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, OSError, AssertionError,
-            ImportError, UnicodeError, ArithmeticError, RecursionError, struct.error) as error:  # fmt: skip
+            ImportError, UnicodeError, ArithmeticError, RecursionError, struct.error, zipfile.BadZipFile) as error:  # fmt: skip
         # What torch.load raises on damaged bytes is not documented; these were all seen.
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint ({type(error).__name__}: {_first_line(error)}); copy it again. {_EXPECTED}"
         ) from None
+
+
+def _check_archive(path: Path) -> None:
+    """Raise CheckpointError if the zip's members cannot be mapped into memory as they lie in the file."""
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
+                # torch.save compresses nothing; mapped, compressed bytes would pass for weights.
+                raise CheckpointError(
+                    f"{path} was packed again with compression ({member.filename[:100]}), which no torch.save does; "
+                    "unpack it, pack it without compression (zip -0), or copy the original again"
+                )
+            if member.header_offset + member.file_size > size:
+                raise zipfile.BadZipFile(f"{member.filename[:100]} reaches beyond the end of the file")
+
+
+def _check_size(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Raise CheckpointError if the tensors would take far more memory than the file has bytes."""
+    # A tensor of stride 0 claims any size over a few bytes. Shared weights are counted twice; they stay far below.
+    claimed = sum(value.numel() * value.element_size() for value in weights.values() if not value.is_meta)
+    size = path.stat().st_size
+    if claimed > 8 * size + (64 << 20):
+        raise CheckpointError(
+            f"{path} has {size} bytes, but its tensors claim {claimed}: their shapes are damaged or made up; copy it again"
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -122,7 +155,11 @@ def _weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
             break
     if not weights:
         raise CheckpointError(f"{path} holds no weights; {_EXPECTED}")
-    odd = [str(key) for key, value in weights.items() if not (isinstance(key, str) and isinstance(value, Tensor))]
+    odd = [
+        f"{key!s:.100}" if isinstance(key, (str, int)) else f"a key of type {type(key).__name__}"
+        for key, value in weights.items()
+        if not (isinstance(key, str) and isinstance(value, Tensor))
+    ]
     if odd:
         raise CheckpointError(f"{path} is not a state dict: {first_few(odd)} not a tensor; {_EXPECTED}")
     stripped = dict(weights)

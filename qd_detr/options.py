@@ -6,7 +6,7 @@ options inside the checkpoint (saved together with the weights); opt.json beside
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from torch import Tensor
 from qd_detr.architecture import Architecture, gate_width, sizes_from_weights
 from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.errors import CheckpointError, MissingFileError, RequestError
+from qd_detr.json_text import read_json
 
 DEFAULTS: dict[str, Any] = {
     "dset_name": "hl",
@@ -80,6 +81,7 @@ SIZE_OPTIONS = {
     "max_q_l": "max_q_l",
     "t_feat_dim": "text_dim",
 }
+_WHOLE_MAX = 2**63 - 1
 _BOOLEANS = ("no_norm_vfeat", "no_norm_tfeat", "pre_norm", "use_txt_pos", "no_sort_results", "aux_loss")
 _COUNTS = ("max_q_l", "max_v_l", "max_windows", "nheads", "fusion_n_heads", "eval_bsz", "max_before_nms", "max_after_nms")
 
@@ -113,8 +115,10 @@ def read_options_file(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"no options file {path}; give the opt.json of the training run with --config_path")
     try:
-        options = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        options = read_json(path)
+    except OSError as error:
+        raise RequestError(f"options {path} cannot be read ({error.strerror}); give a readable opt.json") from None
+    except ValueError as error:
         raise RequestError(f"{path} is not JSON ({error}); give the opt.json of the training run") from None
     if not isinstance(options, dict):
         raise RequestError(f"{path} holds a {type(options).__name__}, not an object of options; give the run's opt.json")
@@ -153,7 +157,7 @@ def resolve_settings(
     for name, want in (("pre_norm", False), ("position_embedding", "sine"), ("span_loss_type", "l1")):
         if options[name] != want:
             raise CheckpointError(
-                f"the options say {name} = {options[name]!r} ({origins[name]}), a variant that never worked in the "
+                f"the options say {name} = {options[name]!r:.100} ({origins[name]}), a variant that never worked in the "
                 f"legacy code; only {name} = {want!r} can be run"
             )
     trained = _trained_gating_type(weights, options, origins, disagreements, sizes["hidden_dim"])
@@ -194,28 +198,45 @@ def _merge(
         for label, value in given:
             if not _is_plain(value):
                 raise RequestError(
-                    f"the option {name} ({label}) is a {type(value).__name__}; expected text, a number, true or false, "
+                    f"the option {name} ({label}) is {_shown(value)}; expected text, a finite number, true or false, "
                     "or a list of texts; give the run's own options with --config_path"
                 )
         for label, value in given[1:]:
             # v_feat_dim is legitimately two: opt.json was written before the endpoints were counted in.
             if value != options[name] and name != "v_feat_dim":
                 disagreements.append(
-                    f"{name}: {options[name]!r} ({origins[name]}), {value!r} ({label}); taken: {origins[name]}"
+                    f"{name}: {options[name]!r:.100} ({origins[name]}), {value!r:.100} ({label}); taken: {origins[name]}"
                 )
     return options, origins, disagreements
 
 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
-        return all(isinstance(item, str) for item in value)
-    return value is None or isinstance(value, (bool, int, float, str))
+        return all(isinstance(item, str) and _is_text(item) for item in value)
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or (isinstance(value, int) and -_WHOLE_MAX <= value <= _WHOLE_MAX)
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:  # half a surrogate pair: run_config.json could not be written with it
+        return False
+    return True
+
+
+def _shown(value: Any) -> str:
+    plain = value is None or isinstance(value, (bool, float, str))
+    return f"{value!r:.60}" if plain else f"a {type(value).__name__}"
 
 
 def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
     def wrong(name: str, expected: str) -> RequestError:
         return RequestError(
-            f"the option {name} ({origins[name]}) is {options[name]!r}; expected {expected}; "
+            f"the option {name} ({origins[name]}) is {options[name]!r:.100}; expected {expected}; "
             "give the run's own options with --config_path"
         )
 
@@ -227,8 +248,8 @@ def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise wrong(name, "a positive integer")
     clip_length = options["clip_length"]
-    if isinstance(clip_length, bool) or not isinstance(clip_length, (int, float)) or not 0 < clip_length < 1e6:
-        raise wrong("clip_length", "seconds, a positive number")
+    if isinstance(clip_length, bool) or not isinstance(clip_length, (int, float)) or not 1e-3 <= clip_length < 1e6:
+        raise wrong("clip_length", "seconds, a positive number from 0.001")
     for name, lowest in (("nms_thd", -1), ("dropout", 0), ("input_dropout", 0)):
         value = options[name]
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest <= value <= 1:
@@ -257,7 +278,9 @@ def _trained_gating_type(
 ) -> str:
     stated, width = options["gating_type"], gate_width(weights)
     if stated not in GATING_TYPES:
-        raise RequestError(f"the option gating_type ({origins['gating_type']}) is {stated!r}; expected one of {GATING_TYPES}")
+        raise RequestError(
+            f"the option gating_type ({origins['gating_type']}) is {stated!r:.100}; expected one of {GATING_TYPES}"
+        )
     if width == hidden_dim and hidden_dim > 1:
         if stated != "elementwise" and origins["gating_type"] != "default":
             disagreements.append(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from qd_detr.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bo
 from qd_detr.data.annotations import Query, read_annotations
 from qd_detr.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.evaluation import HEADLINE_METRICS, read_submission
+from qd_detr.json_text import read_json
 from qd_detr.tracking.entries import GATE_KINDS
 
 Array = NDArray[np.float64]
@@ -65,8 +65,11 @@ def read_run(folder: str | Path) -> FinishedRun:
             "finish that run (--resume), or give another folder"
         )
     config, statistics = (_json(folder / name) for name in ("run_config.json", "overall_statistics.json"))
-    with open(_there(folder / "samples.csv"), encoding="utf-8", newline="") as file:
-        samples = {row["id"]: row for row in csv.DictReader(file)}
+    try:
+        with open(_there(folder / "samples.csv"), encoding="utf-8", newline="") as file:
+            samples = {row["id"]: row for row in csv.DictReader(file)}
+    except (KeyError, ValueError, csv.Error) as error:
+        raise DataError(f"{folder / 'samples.csv'} cannot be read ({error}); run that analysis again") from None
     lines = {str(line.get("qid")): line for line in read_submission(_there(folder / "predictions.jsonl"))}
     if samples.keys() != lines.keys():
         raise DataError(f"{folder} is damaged: samples.csv and predictions.jsonl hold different samples; run it again")
@@ -145,7 +148,7 @@ def _there(path: Path) -> Path:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(_there(path).read_text(encoding="utf-8"))
+        data = read_json(_there(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
     if not isinstance(data, dict):

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from qd_detr.errors import DataError, MissingFileError, RequestError, first_few
+from qd_detr.json_text import parse_json
 
 DATASETS = ("hl", "tvsum")
 RATERS_TVSUM = 20
 # How much of an unusable value a message shows.
 _SHOWN_CHARS = 60
+# A line is read whole; one with an hour of labels has about a hundredth of this.
+_LINE_CHARS_MAX = 16 << 20
+_LIST_CHARS_MAX = 512 << 20
+# Twelve days. What is longer is a mistake, and times beyond float32 would come back as NaN.
+_SECONDS_MAX = 1e6
+_CLIPS_MAX = 10**6
+# File systems take 255 bytes a component; prefix and suffix are still to come.
+_NAME_BYTES_MAX = 240
+_NAME_CHARS_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +78,41 @@ def read_annotations(path: str | Path, dset_name: str = "hl", dset_domain: str |
     path = Path(path)
     if dset_name not in DATASETS:
         raise RequestError(f"dset_name is {dset_name!r}; the data sets known here are {', '.join(DATASETS)}")
-    text = _read_text(path)
-    unit = "item" if text.lstrip().startswith("[") else "line"
-    records = _list_items(text, path) if unit == "item" else _json_lines(text)
+    try:
+        return _read_queries(path, dset_name, dset_domain)
+    except FileNotFoundError:
+        raise MissingFileError(f"no annotation file at {path}; give its path with --data_path") from None
+    except IsADirectoryError:
+        raise RequestError(f"{path} is a folder; --data_path takes the annotation file itself") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read ({error.strerror}); give a readable file with --data_path") from None
 
+
+def _read_queries(path: Path, dset_name: str, dset_domain: str | None) -> list[Query]:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise RequestError(f"{path} is no plain file; it is read twice, so a pipe or a device will not do")
+    # The lines one by one: a file of 100,000 is never held as text.
+    with open(path, encoding="utf-8-sig") as file:
+        start = file.read(1)
+        while start.isspace():
+            start = file.read(1)
+        file.seek(0)
+        unit = "item" if start == "[" else "line"
+        return _checked(_list_items(file, path) if unit == "item" else _json_lines(file), unit, path, dset_name, dset_domain)
+
+
+def _checked(
+    records: Iterator[tuple[int, Any]], unit: str, path: Path, dset_name: str, dset_domain: str | None
+) -> list[Query]:
+    """Return the queries of (number, record) pairs, or raise one DataError for all that is wrong with them."""
     queries: list[Query] = []
     problems: list[str] = []
     seen: dict[str, int] = {}
-    count = 0
+    total = 0
     for number, record in records:
-        count += 1
+        total += 1
         try:
             query = _parse_query(record, number, dset_name)
             # As text: the qid names a feature file and a result, where 1 and "1" are one name.
@@ -89,7 +126,7 @@ def read_annotations(path: str | Path, dset_name: str = "hl", dset_domain: str |
         few = first_few(problems)
         if len(problems) == 1:
             raise DataError(f"{path}, {few}; correct that {unit} or take it out")
-        raise DataError(f"{path}: {len(problems)} of {count} {unit}s cannot be used: {few}; correct or take them out")
+        raise DataError(f"{path}: {len(problems)} of {total} {unit}s cannot be used: {few}; correct or take them out")
     if not queries:
         raise DataError(f"{path} holds no annotations; expected one JSON object a line, or a JSON list of them")
     if dset_name == "tvsum" and dset_domain is not None:
@@ -141,39 +178,34 @@ def file_name_problem(name: str) -> str | None:
         return "is an absolute path"
     if ".." in name.split("/"):
         return "leaves its folder by '..'"
+    if len(name) > _NAME_CHARS_MAX or any(len(part.encode("utf-8", "replace")) > _NAME_BYTES_MAX for part in name.split("/")):
+        return "is longer than a file name can be"
     return None
-
-
-def _read_text(path: Path) -> str:
-    """Return the file's text with all line ends as `\\n` and without a byte-order mark."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise MissingFileError(f"no annotation file at {path}; give its path with --data_path") from None
-    except IsADirectoryError:
-        raise RequestError(f"{path} is a folder; --data_path takes the annotation file itself") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        raise RequestError(f"{path} cannot be read ({error.strerror}); give a readable file with --data_path") from None
 
 
 def _load_json(text: str) -> Any:
     """Return the parsed JSON; a JSONDecodeError passes, other failures of the parser become a _Problem."""
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError:
         raise
-    except RecursionError:
-        raise _Problem("is nested too deeply to be an annotation") from None
-    except ValueError as error:  # an integer of thousands of digits
+    except ValueError as error:
+        if "nested" in str(error):
+            raise _Problem("is nested too deeply to be an annotation") from None
         raise _Problem(f"holds a number that cannot be read ({error})") from None
 
 
-def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
+def _json_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
     """Yield (line number, parsed object or _Problem) for each line that is not blank."""
     # Not splitlines(): it also cuts at U+2028 and its like, which may stand inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number in count(1):
+        line = file.readline(_LINE_CHARS_MAX)
+        if not line:
+            return
+        if len(line) == _LINE_CHARS_MAX:
+            yield number, _Problem(f"is longer than {_LINE_CHARS_MAX >> 20} MiB; expected one object a line")
+            return
+        line = line.removesuffix("\n")
         if not line.strip():
             continue
         try:
@@ -184,8 +216,11 @@ def _json_lines(text: str) -> Iterator[tuple[int, Any]]:
             yield number, problem
 
 
-def _list_items(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (1-based position, item) of the JSON list in `text`."""
+def _list_items(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield (1-based position, item) of the JSON list in a file."""
+    text = file.read(_LIST_CHARS_MAX)
+    if len(text) == _LIST_CHARS_MAX:
+        raise DataError(f"{path} is a list of over {_LIST_CHARS_MAX >> 20} MiB; write it as one object a line (.jsonl)")
     try:
         items = _load_json(text)
     except json.JSONDecodeError as error:
@@ -208,8 +243,8 @@ def _parse_query(record: Any, line: int, dset_name: str) -> Query:
     if absent:
         raise _Problem(f"lacks {', '.join(map(repr, absent))}; each one needs qid, query, vid and duration")
     duration_s = _number(record["duration"])
-    if duration_s is None or duration_s <= 0:
-        raise _wrong("duration", record["duration"], "a finite number of seconds above 0")
+    if duration_s is None or not 0 < duration_s <= _SECONDS_MAX:
+        raise _wrong("duration", record["duration"], f"a finite number of seconds above 0, at most {_SECONDS_MAX:g}")
     windows = _windows(record.get("relevant_windows"))
     clip_ids = _clip_ids(record.get("relevant_clip_ids"))
     scores = _saliency(record.get("saliency_scores"))
@@ -273,6 +308,8 @@ def _file_name(name: str, value: object) -> str:
 
 def _qid(value: object) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool):
+        if len(str(value)) > _NAME_BYTES_MAX:
+            raise _Problem(f"'qid' {_show(value)} is longer than a file name can be")
         return value
     if isinstance(value, str):
         return _file_name("qid", value)
@@ -288,7 +325,7 @@ def _windows(value: object) -> tuple[tuple[float, float], ...] | None:
     windows = []
     for window in value:
         pair = [_number(time) for time in window] if isinstance(window, list) else []
-        if len(pair) != 2 or pair[0] is None or pair[1] is None or not 0 <= pair[0] < pair[1]:
+        if len(pair) != 2 or pair[0] is None or pair[1] is None or not 0 <= pair[0] < pair[1] <= _SECONDS_MAX:
             raise _Problem(f"'relevant_windows' holds {_show(window)}, expected [start, end] s with 0 <= start < end")
         windows.append((pair[0], pair[1]))
     return tuple(windows)
@@ -300,10 +337,10 @@ def _clip_ids(value: object) -> tuple[int, ...] | None:
     if not isinstance(value, list):
         raise _wrong("relevant_clip_ids", value, "a list of clip indices from 0")
     for clip_idx in value:
-        if isinstance(clip_idx, bool) or not isinstance(clip_idx, int) or clip_idx < 0:
+        if isinstance(clip_idx, bool) or not isinstance(clip_idx, int) or not 0 <= clip_idx < _CLIPS_MAX:
             raise _Problem(f"'relevant_clip_ids' holds {_show(clip_idx)}, expected clip indices from 0")
     if len(set(value)) != len(value):
-        twice = next(clip_idx for clip_idx in value if value.count(clip_idx) > 1)
+        twice = next(clip_idx for clip_idx, times in Counter(value).items() if times > 1)
         raise _Problem(f"'relevant_clip_ids' holds clip {twice} more than once, expected each clip once")
     return tuple(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -20,6 +21,10 @@ from qd_detr.errors import first_few
 
 # What NumPy and zipfile raise on a damaged, truncated, encrypted or foreign file.
 UNREADABLE = (
+    MemoryError,  # of the header's parser, at deep nesting
+    RecursionError,
+    OverflowError,
+    struct.error,
     OSError,
     ValueError,
     EOFError,
@@ -31,6 +36,11 @@ UNREADABLE = (
 )
 # No .npy header of plain numbers comes near this; a longer one is not read whole.
 _HEADER_BYTES_MAX = 1 << 16
+# An array of a day of clips stays below the first. Deflate packs a thousandfold what is all zeros, and features hardly
+# at all: above the second size, a member that shrank more than a hundredfold is no array of features.
+_ARRAY_BYTES_MAX = 2 << 30
+_PACKED_BYTES_MAX = 16 << 20
+_PACKED_RATIO_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,12 @@ def read_header(file: FeatureFile) -> Header | Fault:
                     if member is None:
                         there = first_few([name.removesuffix(".npy") for name in members], shown=5)
                         return Fault("key", f"has {there or 'none'}")
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        return Fault("damaged", "packed in a way that NumPy does not write")
                     with archive.open(member) as array:
                         shape, dtype, header_bytes = _npy_header(array)
                     data_bytes = member.file_size - header_bytes
+                    packed_bytes = min(member.compress_size, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         return Fault("missing")
     except UNREADABLE as error:
@@ -79,6 +92,10 @@ def read_header(file: FeatureFile) -> Header | Fault:
     wanted_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
     if data_bytes < wanted_bytes:
         return Fault("damaged", f"cut short, {data_bytes} of {wanted_bytes} bytes")
+    if wanted_bytes > _ARRAY_BYTES_MAX:
+        return Fault("damaged", f"claims {wanted_bytes} bytes, far more than features have")
+    if file.key is not None and wanted_bytes > max(_PACKED_BYTES_MAX, _PACKED_RATIO_MAX * packed_bytes):
+        return Fault("damaged", f"claims {wanted_bytes} bytes in {packed_bytes} packed ones")
     rows, columns = rows_first(shape, file)
     return Header(rows, columns, status.st_size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from qd_detr.errors import DataError, MissingFileError, RequestError
+from qd_detr.json_text import parse_json
 
 _WINDOW = "[start s, end s, score]"
 
@@ -37,8 +37,8 @@ def read_submission(path: str | Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            prediction = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            prediction = parse_json(line)
+        except ValueError as error:
             raise DataError(f"{path}, line {number}: is not JSON ({error}); expected one object a line") from None
         if not isinstance(prediction, dict):
             raise DataError(f"{path}, line {number}: expected a JSON object, got {type(prediction).__name__}")

@@ -20,7 +20,6 @@ its own layer; the layers above see the changed video.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.errors import MissingFileError, RequestError
+from qd_detr.json_text import read_json
 from qd_detr.tracking.entries import GATE_KINDS
 
 OPS = ("scale", "set", "clamp", "mean", "shuffle", "swap")
@@ -78,14 +78,12 @@ def read_interventions(path: str | Path, num_layers: int, gate_range: ValueRange
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        data = read_json(path)
     except FileNotFoundError:
         raise MissingFileError(f"no interventions file {path}; give a JSON list with --interventions") from None
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"interventions {path} cannot be read ({error}); give a JSON file") from None
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RequestError(f"interventions {path} is not JSON ({error}); expected a list of objects") from None
     return parse_interventions(data, num_layers, gate_range, where=str(path))
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from qd_detr.analysis.audio_help import audio_help, sample_columns
@@ -82,6 +83,12 @@ def run(prepared: PreparedRun) -> Path:
             if isinstance(error, RequestError):
                 raise
             raise RunError(f"the run stopped: {error}") from error
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            few = str(error).strip().splitlines()[:1]
+            raise RunError(
+                f"the run stopped: out of memory ({''.join(few) or 'no details'}); "
+                "try a smaller --batch_size or --history_memory, then --resume"
+            ) from error
     return request.output_dir / "ANALYSIS_REPORT.md"
 
 
@@ -157,7 +164,7 @@ def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
         return
     try:
         kinds = {qid: video.audio for qid, video in read_truth(folder).items()}
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return  # a truth.json of somebody else's
     if any(row.sample_id in kinds for row in findings.analysis.rows):
         findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds)

@@ -119,7 +119,7 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
     profiles, profile_names, what = _profiles(analysis)
     groups = cluster_profiles(profiles, seed=options.seed)
     if isinstance(groups, NoGroups):
-        notes.append(f"Samples were not grouped: {groups.reason}.")
+        notes.append(f"Samples were not grouped. {groups.reason}")
     else:
         clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings), what)
         save(plot_clustering(clustering, scale), "gate_clustering", "Groups of samples with alike gate profiles.")

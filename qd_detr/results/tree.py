@@ -12,12 +12,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from qd_detr.errors import RequestError, RunError
+from qd_detr.json_text import read_json
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +53,9 @@ class ResultsTree:
         while not os.path.lexists(existing) and existing != existing.parent:
             existing = existing.parent
         problem = None
-        if not existing.is_dir():
+        if self.partial.is_symlink() or self.journal_dir.is_symlink():
+            problem = f"{self.partial} or its journal is a link, and work in progress would be written elsewhere"
+        elif not existing.is_dir():
             problem = f"{existing} is not a folder"
         elif not os.access(existing, os.W_OK | os.X_OK):
             problem = f"no permission in {existing}"
@@ -66,7 +72,8 @@ class ResultsTree:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if self._pending_config.exists():
-                self._finish_publishing()  # a run that died while publishing was whole
+                with _uninterrupted():
+                    self._finish_publishing()  # a run that died while publishing was whole
                 self.partial.mkdir()
                 self._take_lock()
             self._clear(self._tree, *([] if self._resume else [self.journal_dir]))
@@ -124,8 +131,9 @@ class ResultsTree:
         text = to_json({**run_config, "files": files})
         beginning = self.partial / "run_config.begin"
         beginning.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(beginning, self._pending_config)  # from here on, publishing can be finished by a later run
-        self._finish_publishing()
+        with _uninterrupted():
+            os.replace(beginning, self._pending_config)  # from here on, publishing can be finished by a later run
+            self._finish_publishing()
 
     def _finish_publishing(self) -> None:
         files = listed_files(self._pending_config)
@@ -161,7 +169,8 @@ class ResultsTree:
             import fcntl
         except ImportError:  # no such locks on Windows: two runs into one folder are not told apart there
             return
-        lock = open(self.partial / "lock", "w")  # noqa: SIM115 - held for as long as the run lasts
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
+        lock = os.fdopen(os.open(self.partial / "lock", flags, 0o666), "w")  # held for as long as the run lasts
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -196,6 +205,22 @@ class ResultsTree:
                 place.unlink(missing_ok=True)
 
 
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the block is done: a few renames, after which the folder is whole again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals go to the main thread
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        raise KeyboardInterrupt
+
+
 def to_json(data: Any) -> str:
     """Return JSON text, indented, with one newline at the end; the same data gives the same bytes."""
     return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -222,7 +247,7 @@ def remove_files(root: Path, names: Iterable[str]) -> None:
 def listed_files(run_config: Path) -> set[str]:
     """Return the files a run_config.json lists, those only that stay inside the tree; none if it cannot be read."""
     try:
-        files = json.loads(run_config.read_text(encoding="utf-8"))["files"]
+        files = read_json(run_config)["files"]
     except (OSError, ValueError, KeyError, TypeError):
         return set()
     if not isinstance(files, list):
@@ -230,5 +255,15 @@ def listed_files(run_config: Path) -> set[str]:
     return {
         name
         for name in files
-        if isinstance(name, str) and name and not Path(name).is_absolute() and ".." not in Path(name).parts
+        if isinstance(name, str) and _stays_inside(name)
     }
+
+
+def _stays_inside(name: str) -> bool:
+    path = Path(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or path.parts[0] == PARTIAL or "\0" in name:
+        return False
+    try:  # no file of ours has a name that a file system refuses
+        return max(len(part.encode("utf-8")) for part in path.parts) <= 255 and len(name) < 1000
+    except UnicodeEncodeError:
+        return False

@@ -7,11 +7,14 @@ continued run reads the finished batches in the order they ran and computes only
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from qd_detr.errors import RequestError
+from qd_detr.json_text import read_json
 from qd_detr.running.inference import SampleResult
 from qd_detr.tracking.entries import SampleId
 from qd_detr.tracking.history import GateHistory
@@ -34,8 +37,8 @@ class RunJournal:
     def __init__(self, directory: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
         mark = directory / _FINGERPRINT
         fingerprint = json.loads(json.dumps(fingerprint))
-        if resume and mark.is_file():
-            before = _read(mark)
+        before = _read(mark) if resume else {}
+        if before:
             differing = sorted(k for k in {*before, *fingerprint} if before.get(k) != fingerprint.get(k))
             if differing:
                 raise RequestError(
@@ -43,8 +46,14 @@ class RunJournal:
                     + "; ".join(f"{k} ({_short(before.get(k))} then, {_short(fingerprint.get(k))} now)" for k in differing)
                     + ". Give the same request again, or leave --resume out to start over"
                 )
+        if not before:  # nothing to continue, or nothing that tells what it was
+            shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, exist_ok=True)
-        mark.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+        if not before:
+            # In one step: half a fingerprint, left by a full disk, would be another run's.
+            beginning = mark.with_suffix(".begin")
+            beginning.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+            os.replace(beginning, mark)
         self._store = ShardStore(directory / "gates")
 
     def history(self, memory_bytes: int) -> GateHistory:
@@ -72,7 +81,7 @@ class RunJournal:
 
 def _read(mark: Path) -> dict[str, Any]:
     try:
-        data = json.loads(mark.read_text(encoding="utf-8"))
+        data = read_json(mark)
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -1,4 +1,5 @@
-"""Gate entries on disk: append-only shards of raw float32, and an index whose every whole line is a commit.
+"""Gate entries on disk: append-only shards of raw float32, and an index whose every whole line is a commit,
+with the CRC-32 of its JSON before it.
 
 A line of the index is written after the bytes it speaks of, so a process killed at any moment leaves a prefix of
 whole commits; what follows the last of them is cut off when the folder is opened again.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,10 +85,16 @@ class ShardStore:
                 layouts.append({"id": sample_id, "offset": offset, "nbytes": nbytes, "layout": layout})
                 offset += nbytes
         line = {"shard": self._shard, "end": offset, "entries": layouts, "note": note}
+        text = json.dumps(line, separators=(",", ":")).encode()
         with open(self._index, "ab") as file:
-            file.write(json.dumps(line, separators=(",", ":")).encode() + b"\n")
+            file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._end = offset
         return self._places(line)
+
+    def _holds(self, line: dict[str, Any]) -> bool:
+        """Return whether the shard that a commit speaks of is there and long enough."""
+        shard = self._shard_path(line["shard"])
+        return shard.is_file() and not shard.is_symlink() and shard.stat().st_size >= line["end"]
 
     def _places(self, line: dict[str, Any]) -> dict[SampleId, Place]:
         shard = self._shard_path(line["shard"])
@@ -103,14 +111,20 @@ class ShardStore:
                 for raw in file:
                     if not raw.endswith(b"\n"):
                         break  # torn by the kill
-                    try:
-                        line = json.loads(raw)
-                    except ValueError:
-                        break
+                    line = _checked_line(raw)
+                    if line is None or not self._holds(line):
+                        break  # what a full disk or a crash of the machine left; all before it is good
                     commits.append(line)
                     ends[line["shard"]] = line["end"]
                     end += len(raw)
         return commits, end, ends
+
+
+def _checked_line(raw: bytes) -> dict[str, Any] | None:
+    """Return the commit in a line of the index, None if it is not as it was written."""
+    mark, _, text = raw.removesuffix(b"\n").partition(b" ")
+    # With the sum of its bytes a line is one that `append` wrote, and needs no other check.
+    return json.loads(text) if mark == b"%08x" % zlib.crc32(text) else None
 
 
 def _arrays_of(entry: GateEntry) -> Iterator[np.ndarray]:
