@@ -155,7 +155,7 @@ class AlignmentData:
         contrast: Inside minus outside, (N,).
         contrast_null: Ends of the null's central 95 %, (2, N).
         n_samples: Samples.
-        n_windows: Windows.
+        n_windows: Windows behind it, if known.
         windows: Which windows, as "ground-truth" or "predicted".
         n_shifts: Circular shifts behind the null.
     """
@@ -169,7 +169,7 @@ class AlignmentData:
     contrast: ArrayLike
     contrast_null: ArrayLike
     n_samples: int
-    n_windows: int
+    n_windows: int | None = None
     windows: str = "ground-truth"
     n_shifts: int | None = None
 
@@ -350,7 +350,9 @@ def plot_alignment(data: AlignmentData) -> Figure:
     body = n_layers * (row + gap) - gap
     contrast_height = max(0.35, 0.26 * n_layers)
     shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
-    n = f"{style.counted(data.n_samples, 'sample')}, {style.counted(data.n_windows, 'window')}"
+    n = style.counted(data.n_samples, "sample")
+    if data.n_windows is not None:
+        n += f", {style.counted(data.n_windows, 'window')}"
     caption = style.caption_lines(f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
     figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 0.48 + style.caption_height(caption))
     quantity = printable(data.quantity)

@@ -48,7 +48,6 @@ def _alignment(findings: RunFindings) -> list[FindingFigure]:
         return np.stack([profiles(name, "null_low"), profiles(name, "null_high")])
 
     contrast = [s["inside_minus_outside"] for s in rows]
-    windows = [len(c.query.relevant_windows) for c in findings.contexts if c.query and c.query.relevant_windows]
     figure = plot_alignment(
         AlignmentData(
             quantity=f"attention {wanted}",
@@ -60,7 +59,6 @@ def _alignment(findings: RunFindings) -> list[FindingFigure]:
             contrast=np.array([c["effect"] for c in contrast]),
             contrast_null=np.array([[c["null_low"] for c in contrast], [c["null_high"] for c in contrast]]),
             n_samples=contrast[0]["n_samples"],
-            n_windows=sum(windows),
             windows=_AGAINST["annotation"],
             n_shifts=data["draws"],
         )
