@@ -47,6 +47,10 @@ class ForwardArguments:
             return cls(CALL_NAMES, {n: n for n in CALL_NAMES}, {}, positional=True)
         masks = [p.name for p in named if "mask" in p.name.lower()][:2]
         features = [p.name for p in named if p.name not in masks and p.default is p.empty]
+        others = [p for p in named[2:4] if p.default is None or p.default is p.empty]
+        if not masks and len(named) <= 4 and len(others) == len(named) - 2:
+            # Names that tell nothing (v, a, vm, am): the order of the legacy fusion; the trial forward has the last word.
+            features, masks = [p.name for p in named[:2]], [p.name for p in others]
         for pair in (masks, features):
             pair.sort(key=lambda n: "aud" in n.lower())  # stable: theirs may name the audio first
         if len(features) != 2:

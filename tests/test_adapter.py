@@ -204,6 +204,11 @@ class NoMaskModel(ForeignModel):
         return self.after(self.audio_visual_mixer(self.before(v), a))
 
 
+class TerseNames(ForeignFusion):
+    def forward(self, v, a, vm=None, am=None):
+        return self.run(v, a, vm)
+
+
 class AnyArguments(ForeignFusion):
     def forward(self, *args, **kwargs):
         return self.run(*args[:2], args[2] if len(args) > 2 else kwargs.get("video_mask"))
@@ -214,6 +219,7 @@ SIGNATURES = [
     (OneMask, OneMaskModel),
     (OtherOrder, OtherOrderModel),
     (NoMask, NoMaskModel),
+    (TerseNames, ForeignModel),
     (AnyArguments, ForeignModel),
 ]
 
