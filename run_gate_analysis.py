@@ -19,7 +19,8 @@ from qd_detr.demo import KINDS, demo
 from qd_detr.errors import RequestError, RunError
 from qd_detr.interventions.conditions import AUDIO_MODES
 from qd_detr.job import AnalysisRequest, compare, prepare, run
-from qd_detr.results.report import terminal_summary
+from qd_detr.results.report import report_place, terminal_summary
+from qd_detr.wording import LANGUAGES
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--seed", type=int, default=0, help="where chance enters: nulls, grouping (default: 0)")
     add("--quiet", action="store_true", help="no progress bar, no summary")
+    add("--lang", choices=LANGUAGES, default="en", help="language of the report and the summary (default: en)")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -105,6 +107,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         device=args.device,
         seed=args.seed,
         quiet=args.quiet,
+        lang=args.lang,
     )
 
 
@@ -128,7 +131,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     try:
         if args.compare_runs is not None:
-            finished = compare(*args.compare_runs, args.output_dir, seed=args.seed, figure_format=args.figure_format)
+            how = {"seed": args.seed, "figure_format": args.figure_format, "lang": args.lang}
+            finished = compare(*args.compare_runs, args.output_dir, **how)
         else:
             finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
     except RequestError as error:
@@ -142,7 +146,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"interrupted{hint}", file=sys.stderr)
         return 130
     if not args.quiet:
-        print(terminal_summary(finished) if args.compare_runs is None else f"Report: {finished}")
+        summary = terminal_summary if args.compare_runs is None else report_place
+        print(summary(finished, args.lang))
     return 0
 
 

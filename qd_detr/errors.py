@@ -32,7 +32,11 @@ class RunError(RuntimeError):
     """The request was right, but the run failed on the way (exit 1)."""
 
 
+_NAME_SHOWN = 500  # a path, or a sentence on a line of annotations; a damaged key may have thousands
+
+
 def first_few(names: Sequence[object], shown: int = 3) -> str:
-    """Return the first few of `names` for a message, `", ..."` standing for the rest."""
-    listed = ", ".join(str(name) for name in names[:shown])
+    """Return the first few of `names` for a message, `", ..."` standing for the rest; a very long one is cut."""
+    texts = [str(name) for name in names[:shown]]
+    listed = ", ".join(text if len(text) <= _NAME_SHOWN else text[:_NAME_SHOWN] + "..." for text in texts)
     return f"{listed}, ..." if len(names) > shown else listed

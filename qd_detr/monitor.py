@@ -308,6 +308,7 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
+    add("--version", action="version", version=f"%(prog)s {qd_detr.__version__}")
     add("--checkpoints", type=Path, required=True, help="folder with model_e0049.ckpt, ...")
     add("--data_path", type=Path, required=True, help="annotations, .jsonl or .json")
     add("--output_dir", type=Path, default=Path("training_analysis"), help="default: ./training_analysis")

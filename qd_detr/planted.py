@@ -31,6 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qd_detr.errors import RequestError, RunError
+from qd_detr.json_text import read_json
 
 AUDIO_KINDS = ("useful", "misleading", "irrelevant")
 CLIP_LENGTH_S = 2
@@ -133,7 +134,7 @@ def generate(directory: str | Path, seed: int = 0, n_train: int = 480, n_val: in
 
 def read_truth(directory: str | Path) -> dict[int, PlantedVideo]:
     """Return what is planted in a generated dataset, by qid."""
-    content = json.loads((Path(directory) / TRUTH_FILE).read_text(encoding="utf-8"))
+    content = read_json(Path(directory) / TRUTH_FILE)
     videos: dict[int, PlantedVideo] = {}
     for fields in content["videos"]:
         times = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qd_detr import __version__
 from qd_detr.architecture import Architecture
 from qd_detr.data.feature_layout import FeatureSpec
 from qd_detr.errors import RequestError, RunError
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--config_path", help="options file, as the opt.json of a legacy run; flags win over it")
     parser.add_argument("--resume", metavar="CHECKPOINT", help="continue the run of this model_latest.ckpt, exactly")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, ... (default: %(default)s)")
     parser.add_argument("--gate_monitor_every", type=int, default=0, metavar="N",
                         help="watch the gates in every N-th validation, into training_analysis/ (default: never)")  # fmt: skip

@@ -176,6 +176,9 @@ def test_the_walk_tests_and_analyses_and_shows_commands_that_do_the_same(
     assert [command[2:] for command in commands] == [argvs["test"], argvs["analysis"]]
     assert "--legacy_model" in argvs["analysis"]
     assert ("--lang" in argvs["test"]) == (language == "ko")
+    assert ("--lang" in argvs["analysis"]) == (language == "ko")
+    analysis = (tmp_path / "결과 폴더" / "ANALYSIS_REPORT.md").read_text(encoding="utf-8")
+    assert ("게이트" in analysis) == (language == "ko")
     assert "clipwise gating" in shown
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from qd_detr import __version__
 from qd_detr.data.annotations import DATASETS, read_annotations
 from qd_detr.errors import RequestError, RunError
 from qd_detr.evaluation.report import write_metrics
@@ -21,6 +22,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="python -m qd_detr.evaluation",
         description="Evaluate predictions against annotations, number for number as the field reports them.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--submission", type=Path, required=True, help="predictions, .jsonl in submission format")
     parser.add_argument("--annotations", type=Path, required=True, help="labelled annotations, .jsonl or .json")
     parser.add_argument("--output", type=Path, required=True, help="metrics file to write, .json (percent)")

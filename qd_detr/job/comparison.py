@@ -9,12 +9,12 @@ from qd_detr.analysis.run_comparison import compare_runs, comparison_rows
 from qd_detr.errors import RequestError
 from qd_detr.figures.style import save_figure
 from qd_detr.results.drawing_findings import comparison_figure
-from qd_detr.results.report.audio import comparison_text
+from qd_detr.results.report.comparison import comparison_text
 from qd_detr.results.tree import ResultsTree
 from qd_detr.results.writing import csv_text
 
 
-def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str) -> Path:
+def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str, lang: str = "en") -> Path:
     """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json and comparison.csv; return the report.
 
     Raises:
@@ -33,13 +33,14 @@ def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_fo
             figures.append((name, "Differences in metrics, second minus first, with intervals."))
         tree.write_json("comparison.json", comparison)
         tree.write_text("comparison.csv", csv_text(head, rows))
-        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures))
+        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures, lang))
         tree.publish(
             {
                 "format": "qd_detr-gates comparison/1",
                 "toolkit_version": qd_detr.__version__,
                 "runs": [str(first.resolve()), str(second.resolve())],
                 "seed": seed,
+                "lang": lang,
             }
         )
     return output_dir / "COMPARISON_REPORT.md"

@@ -83,13 +83,20 @@ def run(prepared: PreparedRun) -> Path:
             if isinstance(error, RequestError):
                 raise
             raise RunError(f"the run stopped: {error}") from error
-        except (MemoryError, torch.OutOfMemoryError) as error:
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
             few = str(error).strip().splitlines()[:1]
             raise RunError(
                 f"the run stopped: out of memory ({''.join(few) or 'no details'}); "
                 "try a smaller --batch_size or --history_memory, then --resume"
             ) from error
     return request.output_dir / "ANALYSIS_REPORT.md"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError, told only by its words.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterator[SampleResult]:
@@ -191,6 +198,7 @@ def _output_options(request: AnalysisRequest) -> OutputOptions:
         compare=request.compare_samples,
         seed=request.seed,
         quiet=request.quiet,
+        lang=request.lang,
     )
 
 

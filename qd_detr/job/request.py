@@ -49,6 +49,7 @@ class AnalysisRequest:
     device: str = "auto"
     seed: int = 0
     quiet: bool = False
+    lang: str = "en"
 
 
 @dataclass

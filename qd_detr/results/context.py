@@ -33,7 +33,7 @@ class SampleContext:
 class OutputOptions:
     """Which files a run writes.
 
-    compare: None for no comparison figure, () for a telling few samples, else ids as text.
+    compare: None for no comparison figure, () for a telling few samples, else ids as text. lang: the report's language.
     """
 
     figures: bool = True
@@ -42,6 +42,7 @@ class OutputOptions:
     compare: tuple[str, ...] | None = None
     seed: int = 0
     quiet: bool = True
+    lang: str = "en"
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[int], None]]:

@@ -53,7 +53,15 @@ class ResultsTree:
         while not os.path.lexists(existing) and existing != existing.parent:
             existing = existing.parent
         problem = None
-        if self.partial.is_symlink() or self.journal_dir.is_symlink():
+        try:
+            os.lstat(self.output_dir)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except OSError as error:  # a name too long, a loop of links
+            raise RequestError(
+                f"results cannot be written to {self.output_dir}: {error.strerror}; give another --output_dir"
+            ) from None
+        if os.path.islink(self.partial) or os.path.islink(self.journal_dir):
             problem = f"{self.partial} or its journal is a link, and work in progress would be written elsewhere"
         elif not existing.is_dir():
             problem = f"{existing} is not a folder"

@@ -34,4 +34,4 @@ def write_run(
             noted = {**section, "gating_note": note} if note and isinstance(section, dict) else section
             tree.write_json(f"{name}.json", noted)
     figures, notes = draw_run(tree, findings, options)
-    tree.write_text("ANALYSIS_REPORT.md", report_text(findings, figures, notes))
+    tree.write_text("ANALYSIS_REPORT.md", report_text(findings, figures, notes, options.lang))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qd_detr.errors import first_few
-from qd_detr.tracking.entries import GateEntry, SampleId, entry_nbytes
+from qd_detr.tracking.entries import ARRAY_KEYS, GateEntry, SampleId, entry_nbytes
 from qd_detr.tracking.shards import Place, ShardStore
 
 DEFAULT_MEMORY_BYTES = 64 << 20
@@ -90,6 +93,8 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         self._places |= self._shards().append([(i, self[i]) for i in ids], note)
         if self._held > self._limit:
             self._spill()
+        else:
+            self._memory |= _compacted({i: self._memory[i] for i in ids if i in self._memory})
 
     def adopt(self, places: dict[SampleId, Place]) -> None:
         """Take in entries that an earlier run committed to the store."""
@@ -128,6 +133,33 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
                 "call enable_gate_tracking() and run a forward"
             )
         return f"no gates of sample {sample_id!r}; there are {len(self)}: {first_few([repr(i) for i in self])}"
+
+
+def _compacted(entries: dict[SampleId, GateEntry]) -> dict[SampleId, GateEntry]:
+    """Return the same entries with their arrays copied into one block of memory outside the heap.
+
+    Left where the forward made them, small arrays that live long would pin the large blocks that a forward frees: the
+    process would grow by many times what the history holds.
+    """
+    total = sum(entry_nbytes(entry) for entry in entries.values())
+    if not total:
+        return entries
+    block = np.frombuffer(mmap.mmap(-1, total), dtype=np.float32)
+    start = 0
+    compact: dict[SampleId, GateEntry] = {}
+    for sample_id, entry in entries.items():
+        compact[sample_id] = dict(entry)
+        for key in ARRAY_KEYS:
+            if key not in entry:
+                continue
+            arrays = []
+            for array in entry[key]:
+                place = block[start : start + array.size].reshape(array.shape)
+                place[...] = array
+                arrays.append(place)
+                start += array.size
+            compact[sample_id][key] = arrays
+    return compact
 
 
 def _history_from(limit: int, entries: list[tuple[SampleId, GateEntry]]) -> GateHistory:

@@ -5,57 +5,59 @@ from __future__ import annotations
 from typing import Any
 
 from qd_detr.results.context import RunFindings
-from qd_detr.results.report.gates import KIND_NAMES
-from qd_detr.results.report.markdown import counted, number, table
+from qd_detr.results.report.markdown import number, table
+from qd_detr.results.report.wording import counted, gate_name, heads, label, said
+from qd_detr.wording import Texts
 
 SIGNIFICANT = 0.05
+_FIGURES = ("inside_minus_outside", "saliency_correlation")
 
 
-def alignment_section(findings: RunFindings) -> list[str]:
+def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section on whether gates follow the moments."""
     data: dict[str, Any] | None = findings.sections.get("alignment")
     if data is None:
         return []
-    lines = ["## Gates against the annotation", ""]
+    lines = [texts("alignment.title"), ""]
     if not data["applies"]:
-        return [*lines, f"Does not apply: {data['reason']}.", ""]
-    lines += [
-        "Does a gate do something else inside the moments than outside? Each figure is held against a null in which the "
-        f"series are turned in time within their videos ({data['draws']:,} draws); an effect inside the null band is no "
-        "effect. n counts samples; queries on one video are turned together.",
-        "",
-    ]
-    for against, title in (("annotation", "annotated moments"), ("prediction", "first predicted window")):
+        return [*lines, texts("alignment.not", reason=said(texts, data["reason"])), ""]
+    lines += [texts("alignment.about", draws=f"{data['draws']:,}"), ""]
+    for against in ("annotation", "prediction"):
         part = data[against]
-        lines += [f"### Against the {title}", ""]
+        lines += [texts(f"alignment.{against}"), ""]
         if not part["applies"]:
-            lines += [f"Does not apply: {part['reason']}.", ""]
+            lines += [texts("alignment.not", reason=said(texts, part["reason"])), ""]
             continue
-        rows = []
-        for s in part["series"]:
-            for key, name in (("inside_minus_outside", "inside - outside"), ("saliency_correlation", "rank corr. with saliency")):
-                f = s[key]
-                if f["effect"] is None:
-                    continue
-                rows.append(
-                    [
-                        f"layer {s['layer']} {KIND_NAMES[s['kind']]}",
-                        s["series"],
-                        name,
-                        number(f["effect"]),
-                        f"{number(f['null_low'])} to {number(f['null_high'])}",
-                        number(f["p"]),
-                        f["n_samples"],
-                        f["n_videos"],
-                    ]
-                )
-        lines += table(["gate", "series", "figure", "effect", "null, 95 %", "p", "samples", "videos"], rows)
-        lines += [f"- {sentence}" for sentence in _alignment_sentences(part, title)]
+        head = heads(texts, "alignment", "gate", "series", "figure", "effect", "null", "p", "samples", "videos")
+        lines += table(head, _alignment_rows(part, texts))
+        lines += [f"- {sentence}" for sentence in _alignment_sentences(part, against, texts)]
         lines.append("")
     return lines
 
 
-def _alignment_sentences(part: dict[str, Any], title: str) -> list[str]:
+def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for s in part["series"]:
+        for key in _FIGURES:
+            f = s[key]
+            if f["effect"] is None:
+                continue
+            rows.append(
+                [
+                    gate_name(texts, s["layer"], s["kind"]),
+                    label(texts, "series", s["series"]),
+                    texts(f"alignment.{key}"),
+                    number(f["effect"]),
+                    texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
+                    number(f["p"]),
+                    f["n_samples"],
+                    f["n_videos"],
+                ]
+            )
+    return rows
+
+
+def _alignment_sentences(part: dict[str, Any], against: str, texts: Texts) -> list[str]:
     sentences = []
     for s in part["series"]:
         if s["series"] != "injection" or s["kind"] != "attention":
@@ -63,47 +65,47 @@ def _alignment_sentences(part: dict[str, Any], title: str) -> list[str]:
         f = s["inside_minus_outside"]
         if f["effect"] is None:
             continue
-        where = f"Layer {s['layer']}: audio injection inside the {title}"
+        found, effect = "same", f["effect"]
         if f["p"] < SIGNIFICANT:
-            side = "higher" if f["effect"] > 0 else "lower"
-            sentences.append(f"{where} is {side} than outside by {number(abs(f['effect']))} (p = {number(f['p'])}).")
-        else:
-            sentences.append(f"{where} does not differ from outside beyond chance ({number(f['effect'])}, p = {number(f['p'])}).")
+            found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
+        key = f"alignment.{against}.{found}"
+        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=number(f["p"])))
     return sentences
 
 
-def metrics_section(findings: RunFindings) -> list[str]:
+def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section on the benchmark's metrics."""
     metrics = findings.sections.get("metrics")
     if metrics is None:
         reason = findings.sections.get("metrics_reason")
-        return [] if reason is None else ["## Metrics", "", f"Not computed: {reason}.", ""]
-    brief = metrics["brief"]
-    lines = ["## Metrics", "", f"Over {counted(len(findings.contexts), 'query', 'queries')}, in percent.", ""]
-    lines += table(["metric", "value"], [[name, number(value, 2)] for name, value in brief.items()])
-    return lines
+        if reason is None:
+            return []
+        return [texts("metrics.title"), "", texts("metrics.not", reason=said(texts, reason)), ""]
+    queries = counted(texts, len(findings.contexts), "query")
+    rows = [[name, number(value, 2)] for name, value in metrics["brief"].items()]
+    lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries), ""]
+    return lines + table(heads(texts, "metrics", "metric", "value"), rows)
 
 
-def planted_section(findings: RunFindings) -> list[str]:
+def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section on planted truth, for data that comes with it."""
     data = findings.sections.get("planted")
     if data is None:
         return []
-    rows = [[kind, entry["n"], number(entry["injection"])] for kind, entry in data["kinds"].items()]
+    rows = [
+        [label(texts, "planted.kind", kind), entry["n"], number(entry["injection"])] for kind, entry in data["kinds"].items()
+    ]
     return [
-        "## Was what is planted found?",
+        texts("planted.title"),
         "",
-        planted_sentence(data),
+        planted_sentence(data, texts),
         "",
-        *table(["audio planted as", "videos", "attention injection, mean"], rows),
+        *table(heads(texts, "planted", "kind", "videos", "injection"), rows),
     ]
 
 
-def planted_sentence(data: dict[str, Any]) -> str:
+def planted_sentence(data: dict[str, Any], texts: Texts) -> str:
     """Return the finding in a sentence."""
     if data["auc"] is None:
-        return "The data says which audio is worth listening to, but this run has not both kinds."
-    return (
-        f"The data says for which videos the audio is worth listening to. The attention gates' injection tells them from the "
-        f"others with an AUC of {number(data['auc'])} (n = {data['n']}; 0.5 is chance, 1 is perfect)."
-    )
+        return texts("planted.one_kind")
+    return texts("planted.auc", auc=number(data["auc"]), n=data["n"])

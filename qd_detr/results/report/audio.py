@@ -5,68 +5,111 @@ from __future__ import annotations
 from typing import Any
 
 from qd_detr.results.context import RunFindings
-from qd_detr.results.report.markdown import counted, inline, number, percent, table
+from qd_detr.results.report.markdown import number, percent, table
+from qd_detr.results.report.wording import counted, heads, label, said
+from qd_detr.wording import Texts
 
 
-def audio_section(findings: RunFindings) -> list[str]:
+def audio_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section, or nothing if no condition was run."""
     data: dict[str, Any] | None = findings.sections.get("audio_help")
     if data is None:
         return []
     boot, primary = data["bootstrap"], data["metrics"]["primary"]
-    lines = [
-        "## Does the audio help?",
-        "",
-        f"Each condition is the same model on the same {counted(data['n_queries'], 'query', 'queries')}, with gates or audio "
-        f"changed on purpose. Changes are in percent points, with {100 * boot['level']:g} % intervals from a paired bootstrap "
-        f"over {counted(data['n_source_videos'], 'source video')} ({boot['draws']:,} draws, seed {boot['seed']}). Gates below "
-        f"are recorded {data['gates_recorded']} the intervention.",
-        "",
-    ]
+    about = texts(
+        "audio.about",
+        queries=counted(texts, data["n_queries"], "query"),
+        level=f"{100 * boot['level']:g}",
+        source_videos=counted(texts, data["n_source_videos"], "source_video"),
+        draws=f"{boot['draws']:,}",
+        seed=boot["seed"],
+        recorded=label(texts, "audio.recorded", data["gates_recorded"]),
+    )
+    lines = [texts("audio.title"), "", about, ""]
     for verdict in data["verdict"] or []:
-        lines += _verdict_lines(verdict)
-    if data["metrics"]["reason"]:
-        lines += [f"{data['metrics']['reason'].capitalize()}.", ""]
-    lines += _condition_table(data, primary)
-    lines += _slice_table(data)
-    return lines + _explanation(data)
+        lines += _verdict_lines(verdict, texts)
+    reason = data["metrics"]["reason"]
+    if reason:
+        shown = reason.capitalize() if texts.language == "en" else said(texts, reason)
+        lines += [texts("audio.reason", reason=shown), ""]
+    lines += _condition_table(data, primary, texts)
+    lines += _slice_table(data, texts)
+    return lines + _explanation(data, texts)
 
 
-def audio_sentences(findings: RunFindings) -> list[str]:
+def audio_sentences(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the verdicts for the report's opening."""
     data = findings.sections.get("audio_help")
-    return [verdict["sentence"] for verdict in (data or {}).get("verdict") or []]
+    return [verdict_sentence(verdict, texts) for verdict in (data or {}).get("verdict") or []]
 
 
-def _verdict_lines(verdict: dict[str, Any]) -> list[str]:
-    lines = [f"**{verdict['sentence']}**", ""]
-    stands = [(role, verdict[key]) for role, key in (("most", "best_slice"), ("least", "worst_slice")) if verdict[key]]
-    for role, record in stands:
-        what = "helps" if role == "most" else "hurts"
-        lines += [f"- It {what} most on {record['description']}: {_interval(record['effect'])} (n = {record['n']})."]
+def verdict_sentence(verdict: dict[str, Any], texts: Texts) -> str:
+    """Return a verdict in a sentence; the English one is the record's own "sentence"."""
+    effect = verdict["effect"]
+    if effect["low"] is None or effect["high"] is None or effect["estimate"] is None:
+        return texts("audio.verdict.unknown", reason=said(texts, str(effect["reason"])))
+    return texts(
+        "audio.verdict",
+        metric=verdict["metric"],
+        without=texts(f"audio.without.{verdict['without']}"),
+        estimate=f"{effect['estimate']:+.2f}",
+        level=f"{100 * effect['level']:g}",
+        low=f"{effect['low']:+.2f}",
+        high=f"{effect['high']:+.2f}",
+        n=effect["n"],
+        n_clusters=effect["n_clusters"],
+        conclusion=texts(f"audio.verdict.{verdict['direction']}"),
+    )
+
+
+def relation_sentence(relation: dict[str, Any], texts: Texts) -> str:
+    """Return a relation in a sentence; the English one is the record's own "sentence"."""
+    interval = relation["correlation"]
+    what = texts(
+        "explanation.what",
+        figure=texts(f"series.{relation['figure']}"),
+        effect=texts(f"explanation.effect.{relation['effect']}"),
+        score=relation["score"],
+        without=texts(f"audio.without.{relation['without']}"),
+    )
+    if interval["estimate"] is None or interval["low"] is None or interval["high"] is None:
+        return texts("explanation.none", what=what, reason=said(texts, str(interval["reason"])))
+    if interval["low"] <= 0 <= interval["high"]:
+        found = "not_found"
+    elif not relation["significant"]:
+        found = "not_standing"
+    else:
+        found = "larger" if interval["estimate"] > 0 else "smaller"
+    shown = {key: f"{interval[key]:+.2f}" for key in ("estimate", "low", "high")}
+    return texts(f"explanation.{found}", what=what, numbers=texts("explanation.numbers", n=interval["n"], **shown))
+
+
+def _verdict_lines(verdict: dict[str, Any], texts: Texts) -> list[str]:
+    lines = [f"**{verdict_sentence(verdict, texts)}**", ""]
+    stands = [(key, verdict[of]) for key, of in (("helps_most", "best_slice"), ("hurts_most", "worst_slice")) if verdict[of]]
     if not stands and verdict["largest_slice"]:
-        record = verdict["largest_slice"]
-        lines += [
-            f"- No slice stands out after false-discovery control; the largest effect is on {record['description']}: "
-            f"{_interval(record['effect'])} (n = {record['n']})."
-        ]
+        stands = [("no_slice", verdict["largest_slice"])]
+    for key, record in stands:
+        name, effect = said(texts, record["description"]), _interval(record["effect"], texts)
+        lines.append(texts(f"audio.{key}", slice=name, effect=effect, n=record["n"]))
     return [*lines, ""]
 
 
-def _interval(interval: dict[str, Any]) -> str:
+def _interval(interval: dict[str, Any], texts: Texts) -> str:
     if interval["estimate"] is None:
-        return f"not to be had, {interval['reason']}"
+        return texts("audio.no_estimate", reason=said(texts, str(interval["reason"])))
+    estimate = f"{interval['estimate']:+.2f}"
     if interval["low"] is None:
-        return f"{interval['estimate']:+.2f} (no interval: {interval['reason']})"
-    return f"{interval['estimate']:+.2f} ({interval['low']:+.2f} to {interval['high']:+.2f})"
+        return texts("audio.no_interval", estimate=estimate, reason=said(texts, str(interval["reason"])))
+    return texts("audio.interval", estimate=estimate, low=f"{interval['low']:+.2f}", high=f"{interval['high']:+.2f}")
 
 
-def _condition_table(data: dict[str, Any], primary: str | None) -> list[str]:
+def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) -> list[str]:
     names = data["metrics"]["names"]
     rows = []
     for record in data["conditions"]:
         same = record["same_as"]
-        cells = [record["name"] + (f" (same as {same})" if same else "")]
+        cells = [texts("audio.same_as", name=record["name"], same=same) if same else record["name"]]
         moved = record["predictions"]
         cells.append("-" if moved is None else percent(moved["first_window_changed"]["estimate"] / 100))
         for metric in names:
@@ -75,64 +118,39 @@ def _condition_table(data: dict[str, Any], primary: str | None) -> list[str]:
             shown = number(entry["value"], 2) if entry and record["name"] == "baseline" else "-"
             if change:
                 mark = " *" if entry["significant"] else ""
-                shown = f"{_interval(change)}{mark}" if metric == primary else f"{change['estimate']:+.2f}{mark}"
+                shown = f"{_interval(change, texts)}{mark}" if metric == primary else f"{change['estimate']:+.2f}{mark}"
             cells.append(shown)
         rows.append(cells)
-    head = ["condition", "first window moves", *names]
-    lines = table(head, rows)
+    lines = table([*heads(texts, "audio", "condition", "moves"), *names], rows)
     if names:
-        lines += [
-            "The first row holds the metrics themselves, the others their change. A star: stands after false-discovery control "
-            "(Benjamini-Hochberg, 5 %) over all changes in this table. With all attention gates off no audio is added to the "
-            "video any more, but it still sets the FFN gates; silent audio is a second, different answer.",
-            "",
-        ]
+        lines += [texts("audio.conditions"), ""]
     return lines
 
 
-def _slice_table(data: dict[str, Any]) -> list[str]:
+def _slice_table(data: dict[str, Any], texts: Texts) -> list[str]:
     primary = data["metrics"]["primary"]
     rows = [
-        [r["description"], r["without"].replace("_", " "), r["n"], _interval(r["effect"]), "yes" if r["significant"] else "no"]
+        [
+            said(texts, r["description"]),
+            texts(f"audio.way.{r['without']}"),
+            r["n"],
+            _interval(r["effect"], texts),
+            texts("yes" if r["significant"] else "no"),
+        ]
         for r in data["slices"] or []
         if r["metric"] == primary
     ]
     if not rows:
         return []
-    head = ["slice", "without audio by", "n", f"{primary}: with audio minus without", "stands after control"]
-    return ["### On which queries", "", *table(head, rows)]
+    head = heads(texts, "slices", "slice", "without", "n")
+    head += [texts("slices.head.effect", metric=primary), texts("slices.head.stands")]
+    return [texts("slices.title"), "", *table(head, rows)]
 
 
-def _explanation(data: dict[str, Any]) -> list[str]:
+def _explanation(data: dict[str, Any], texts: Texts) -> list[str]:
     found = data["explanation"]
     if not found:
         return []
-    lines = [
-        "### Are the gates an explanation?",
-        "",
-        f"If they were, a query whose gates let more audio in would lose more without it. Of {found['n_tests']} relations looked "
-        f"at, {found['found']} stand after false-discovery control.",
-        "",
-    ]
-    return [*lines, *(f"- {relation['sentence']}" for relation in found["relations"]), ""]
-
-
-def comparison_text(comparison: dict[str, Any], head: list[str], rows: list[list[Any]], figures: list[tuple[str, str]]) -> str:
-    """Return COMPARISON_REPORT.md of two finished runs."""
-    lines = ["# Two runs compared", ""]
-    for label, run in zip(("first", "second"), comparison["runs"], strict=True):
-        lines.append(f"- {label}: " + ", ".join(f"{key} {inline(value)}" for key, value in run.items() if value is not None))
-    boot = comparison["bootstrap"]
-    lines += [
-        "",
-        f"The same {counted(comparison['n_queries'], 'query', 'queries')} of "
-        f"{counted(comparison['n_source_videos'], 'source video')}. Differences are second minus first, with "
-        f"{100 * boot['level']:g} % intervals (paired bootstrap over source videos, {boot['draws']:,} draws).",
-        "",
-    ]
-    if not comparison["metrics"]["available"]:
-        lines += [f"Metrics were not compared: {comparison['metrics']['reason']}.", ""]
-    lines += table(head, [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows])
-    for path, caption in figures:
-        lines += [f"![{caption}]({path})", "", caption, ""]
-    return "\n".join(lines).rstrip() + "\n"
+    about = texts("explanation.about", tests=found["n_tests"], found=found["found"])
+    sentences = [f"- {relation_sentence(relation, texts)}" for relation in found["relations"]]
+    return [texts("explanation.title"), "", about, "", *sentences, ""]

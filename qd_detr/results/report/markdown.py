@@ -53,11 +53,6 @@ def shortened(text: str, most: int = 80) -> str:
     return plain if len(plain) <= most else plain[: most - 1].rsplit(" ", 1)[0] + "…"
 
 
-def counted(n: int, one: str, many: str | None = None) -> str:
-    """Return "1 video", "3 videos"."""
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
-
-
 def _is_number(value: object) -> bool:
     text = str(value).replace(",", "").removesuffix("%").strip().lstrip("+")
     if text in ("-", ""):

@@ -1,0 +1,196 @@
+"""The report in Korean: the same texts, the same numbers, no sentence left in English."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import run_gate_analysis
+from qd_detr.analysis.collect import FusionFacts
+from qd_detr.analysis.slices import slices
+from qd_detr.figures.clustering import NoGroups, cluster_profiles
+from qd_detr.job import prepare
+from qd_detr.job.provenance import fingerprint_of
+from qd_detr.results.report import terminal_summary
+from qd_detr.results.report.audio import relation_sentence, verdict_sentence
+from qd_detr.results.report.wording import CATALOGUES, report_texts, said
+from qd_detr.wording import LANGUAGES, placeholders
+from tests.tiny_run import TinyRun, make_tiny_run
+
+NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]\d+)?(?!\w*@)")
+HANGUL = re.compile(r"[가-힣]")
+ENGLISH = re.compile(r"(?:\b[A-Za-z]{2,}[ ,]+){3}[A-Za-z]{2,}")  # four words in a row
+FLAGS = ("--ablate", "--audio", "none", "--compare_samples")
+
+
+@dataclass
+class Runs:
+    tiny: TinyRun
+    folders: dict[str, Path]
+    shown: dict[str, str]
+
+    def report(self, language: str) -> str:
+        return (self.folders[language] / "ANALYSIS_REPORT.md").read_text(encoding="utf-8")
+
+
+def run_in_both(tiny: TinyRun, *flags: str) -> Runs:
+    folders, shown = {}, {}
+    for language in LANGUAGES:
+        folders[language] = tiny.folder / language
+        argv = [one for one in tiny.argv(*flags, "--lang", language, output=folders[language]) if one != "--quiet"]
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            assert run_gate_analysis.main(argv) == 0
+        shown[language] = out.getvalue()
+    return Runs(tiny, folders, shown)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return run_in_both(make_tiny_run(tmp_path_factory.mktemp("language")), *FLAGS)
+
+
+def numbers_by_line(text: str) -> list[list[str]]:
+    """The numbers of every line, in any order: Korean puts them elsewhere in the sentence, and writes "zero" as 0."""
+    text = re.sub("(?i)near zero", "near 0", text)
+    return [sorted(NUMBER.findall(HANGUL.sub(" ", line))) for line in text.splitlines()]
+
+
+def assert_korean(text: str) -> None:
+    prose = re.sub(r"`+[^`]*`+|\]\([^)]*\)", "", text)
+    for line in prose.splitlines():
+        if line.startswith(("#", "- ", "**")):
+            assert HANGUL.search(line), line
+        if not line.startswith("|"):  # cells may hold a query, or a condition by the name it has in the JSON
+            assert not ENGLISH.search(line), line
+
+
+def test_both_languages_have_the_same_keys_and_placeholders() -> None:
+    english, korean = CATALOGUES["en"], CATALOGUES["ko"]
+    assert english.keys() == korean.keys()
+    for key in english:
+        assert placeholders(english[key]) == placeholders(korean[key]), key
+    untranslated = {key for key in english if not key.startswith("count.") and english[key] == korean[key]}
+    # What is left is a symbol or a bare placeholder.
+    assert untranslated == {"none", "alignment.head.p", "slices.head.n", "comparison.head.n", "audio.reason"}
+
+
+def test_every_korean_heading_and_sentence_is_korean(runs: Runs) -> None:
+    report = runs.report("ko")
+    assert "## 오디오가 도움이 되는가" in report
+    assert_korean(report)
+    with pytest.raises(AssertionError):
+        assert_korean(runs.report("en"))
+
+
+def test_the_korean_report_has_the_numbers_of_the_english_one_line_by_line(runs: Runs) -> None:
+    english, korean = (runs.report(language) for language in LANGUAGES)
+    assert numbers_by_line(korean) == numbers_by_line(english)
+    assert sum(map(len, numbers_by_line(korean))) > 300
+
+
+def test_json_and_tables_do_not_depend_on_the_language(runs: Runs) -> None:
+    for name in ("audio_help.json", "overall_statistics.json", "samples.csv", "predictions.jsonl", "alignment.json"):
+        texts = [(runs.folders[language] / name).read_bytes() for language in LANGUAGES]
+        assert texts[0] == texts[1], name
+    configs = [json.loads((runs.folders[language] / "run_config.json").read_text()) for language in LANGUAGES]
+    assert [config["request"]["lang"] for config in configs] == list(LANGUAGES)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_terminal_shows_the_opening_of_the_report_in_its_language(runs: Runs, language: str) -> None:
+    report = runs.folders[language] / "ANALYSIS_REPORT.md"
+    summary = runs.shown[language].rstrip("\n")
+    assert summary == terminal_summary(report, language)
+    *sentences, gap, place = summary.splitlines()
+    assert len(sentences) >= 5
+    assert gap == ""
+    assert place == {"en": "Report: ", "ko": "보고서: "}[language] + str(report)
+    assert all(f"- {sentence}" in runs.report(language).splitlines() for sentence in sentences)
+    assert bool(HANGUL.search(sentences[0])) == (language == "ko")
+
+
+def test_english_verdicts_and_relations_are_those_of_audio_help_json(runs: Runs) -> None:
+    data = json.loads((runs.folders["en"] / "audio_help.json").read_text())
+    texts = report_texts("en")
+    assert [verdict_sentence(one, texts) for one in data["verdict"]] == [one["sentence"] for one in data["verdict"]]
+    relations = data["explanation"]["relations"]
+    assert len(relations) > 4
+    # Every wording: the tiny run's own, and what it did not come to.
+    turned = [{**relations[0], "correlation": {**relations[0]["correlation"], "low": 0.1, "high": 0.3, "estimate": sign * 0.2},
+               "significant": stands} for sign in (1, -1) for stands in (True, False)]  # fmt: skip
+    assert [relation_sentence(one, texts) for one in relations] == [one["sentence"] for one in relations]
+    ends = ["larger effect.", "after false-discovery control.", "smaller effect.", "after false-discovery control."]
+    assert all(relation_sentence(one, texts).endswith(end) for one, end in zip(turned, ends, strict=True))
+    assert all(HANGUL.search(relation_sentence(one, report_texts("ko"))) for one in turned)
+
+
+def test_the_note_on_a_changed_gating_type_is_the_one_of_the_other_files() -> None:
+    facts = FusionFacts("global", "clipwise", 2, 16, (-1.0, 1.0))
+    assert report_texts("en")("audit.gating_changed", trained="clipwise", gating="global") == f"**{facts.gating_note}**"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        *(part.description for part in slices([[]], [150.0], ["a dog"]).values()),
+        *(
+            f"Samples were not grouped. {found.reason}"
+            for found in (
+                cluster_profiles(np.zeros((2, 2))),
+                cluster_profiles(np.zeros((40, 2))),
+                cluster_profiles(np.full((40, 2), np.nan)),
+                cluster_profiles(np.random.default_rng(0).normal(size=(60, 12))),
+            )
+            if isinstance(found, NoGroups)
+        ),
+    ],
+)
+def test_sentences_of_other_modules_are_known_in_korean(sentence: str) -> None:
+    korean = said(report_texts("ko"), sentence)
+    assert HANGUL.search(korean)
+    assert numbers_by_line(korean) == numbers_by_line(sentence)
+    assert said(report_texts("en"), sentence) == sentence
+
+
+def test_a_sentence_nobody_knows_stays_as_it_is() -> None:
+    assert said(report_texts("ko"), "My own figure {of} 3 things.") == "My own figure {of} 3 things."
+
+
+@pytest.mark.parametrize("gating_type", ["global", "elementwise"])
+def test_data_without_labels_and_other_gates_are_told_in_korean_too(tmp_path: Path, gating_type: str) -> None:
+    tiny = make_tiny_run(tmp_path, gating_type=gating_type)
+    for query in tiny.queries:
+        for key in ("relevant_windows", "relevant_clip_ids", "saliency_scores"):
+            del query[key]
+    tiny.rewrite()
+    both = run_in_both(tiny, "--audio", "none", "--no_figures")
+    assert_korean(both.report("ko"))
+    assert numbers_by_line(both.report("ko")) == numbers_by_line(both.report("en"))
+
+
+def test_a_comparison_of_two_runs_is_korean_when_asked(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    reports = {}
+    for language in LANGUAGES:
+        pair = [str(folder) for folder in runs.folders.values()]
+        out = tmp_path / language
+        assert run_gate_analysis.main(["--compare_runs", *pair, "--output_dir", str(out), "--lang", language]) == 0
+        reports[language] = (out / "COMPARISON_REPORT.md").read_text(encoding="utf-8")
+        assert capsys.readouterr().out == {"en": "Report: ", "ko": "보고서: "}[language] + f"{out / 'COMPARISON_REPORT.md'}\n"
+    assert reports["en"].startswith("# Two runs compared\n")
+    assert reports["ko"].startswith("# 두 실행의 비교\n")
+    assert_korean(reports["ko"])
+    assert numbers_by_line(reports["ko"]) == numbers_by_line(reports["en"])
+
+
+def test_a_run_can_be_resumed_in_the_other_language(runs: Runs) -> None:
+    args = run_gate_analysis.build_parser().parse_args(runs.tiny.argv(output=runs.tiny.folder / "again"))
+    english = run_gate_analysis.request_from(args)
+    marks = [fingerprint_of(prepare(replace(english, lang=language))) for language in LANGUAGES]
+    assert marks[0] == marks[1]
