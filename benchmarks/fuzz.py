@@ -5,7 +5,7 @@ seeded damage: flipped and foreign bytes, cuts, splices, absurd numbers, deep ne
 goes through the same functions that a command calls. An input that takes over ten seconds, or more memory than the
 limit, counts as a failure too.
 
-    python benchmarks/fuzz.py --inputs 6000 --seed 0 [--family NAME ...] [--keep DIR]
+    python -m benchmarks.fuzz --inputs 6000 --seed 0 [--family NAME ...] [--keep DIR]
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from qd_detr.analysis.run_comparison import read_run
 from qd_detr.checkpoint import build_model, read_checkpoint, resolve

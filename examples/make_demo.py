@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 from qd_detr.checkpoint import FORMAT
 from qd_detr.demo import FOLDER
 from qd_detr.planted import A_FEAT_DIR, T_FEAT_DIR, TRUTH_FILE, V_FEAT_DIRS, VAL_FILE, generate, training_flags
+from qd_detr.training.checkpoints import read_training_checkpoint
 
 
 def train(folder: Path, seed: int) -> dict:
@@ -31,7 +32,7 @@ def train(folder: Path, seed: int) -> dict:
     command = [sys.executable, "-m", "qd_detr.train", *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run(command, cwd=folder, env=environment, check=True)
-    return torch.load(folder / "run" / "model_best.ckpt", map_location="cpu", weights_only=False)
+    return read_training_checkpoint(folder / "run" / "model_best.ckpt")
 
 
 def ship_data(generated: Path, target: Path) -> None:

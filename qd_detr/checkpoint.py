@@ -60,7 +60,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise CheckpointError(f"{path} is not a file; give the path of a .ckpt or .pth file with --model_path")
     if path.stat().st_size == 0:
         raise CheckpointError(f"{path} is empty (0 bytes); copy the checkpoint again")
-    content = _load(path)
+    content = load_content(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict; {_EXPECTED}")
     embedded = content.get("opt")
@@ -88,7 +88,12 @@ _EXPECTED = (
 )
 
 
-def _load(path: Path) -> Any:
+def load_content(path: Path) -> Any:
+    """Return what a torch.save file holds: tensors, plain data and `argparse.Namespace`; nothing in it is run.
+
+    Raises:
+        CheckpointError: the file is damaged, not such a file, or asks to run code.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")

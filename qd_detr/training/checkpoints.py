@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from qd_detr.checkpoint import FORMAT
+from qd_detr.checkpoint import FORMAT, load_content
 from qd_detr.data.feature_layout import ENDPOINTS_DIM
 from qd_detr.errors import CheckpointError, MissingFileError, RunError
 
@@ -90,12 +90,7 @@ def read_training_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingFileError(f"no checkpoint {path}; give the run's {LATEST} with --resume")
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # what torch.load raises on foreign or damaged files is not documented
-        first = (str(error).splitlines() or [""])[0]
-        raise CheckpointError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {first})") from None
+    content = load_content(path)
     lacking = [key for key in _NEEDED if not isinstance(content, Mapping) or key not in content]
     if lacking or content["format"] != FORMAT:
         why = f"it lacks {', '.join(lacking)}" if lacking else f"its format is {content['format']!r}"

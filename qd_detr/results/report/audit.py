@@ -32,8 +32,10 @@ def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
 
 def _query_points(audit: dict[str, Any], n_samples: int, texts: Texts) -> list[str]:
     check = audit.get("query_independence")
-    if not check or check["largest_gate_change"] is None:
+    if not check:
         return []
+    if check["largest_gate_change"] is None:
+        return [texts("audit.query_unchecked")]
     largest, videos = check["largest_gate_change"], check["videos"]
     comparisons = counted(texts, check["compared"], "comparison")
     how = texts("audit.query_how", comparisons=comparisons, how=said(texts, check["how"]), largest=number(largest))

@@ -51,6 +51,7 @@ EN = {
     "audit.title": "## Before you read on: what could mislead",
     "audit.gating_changed": "**Trained with {trained} gating, run with {gating} as asked: the weights fit both, the function is another; these are not the gates the model was trained with.**",
     "audit.unchecked": "Gates were recorded by a loop of your own; nothing about its data could be checked here.",
+    "audit.query_unchecked": "Whether the gates depend on the query was not checked: that takes two samples.",
     "audit.query_how": "checked on {comparisons}: {how}; largest change {largest}",
     "audit.query_dependent": "The gates depend on the query ({how}). Every sample is a case of its own: n = {n}.",
     "audit.query_independent": "The gates do not depend on the query ({how}). They are a property of the video: whatever is said about gates below has n = {videos}, not {queries}.",

@@ -47,6 +47,7 @@ KO = {
     "audit.title": "## 읽기 전에: 오해하기 쉬운 점",
     "audit.gating_changed": "**{trained} gating으로 훈련한 모델을 요청에 따라 {gating} gating으로 실행했습니다. 가중치는 두 방식에 모두 들어맞지만 계산하는 함수가 다릅니다. 여기 나온 게이트는 모델이 훈련될 때의 게이트가 아닙니다.**",
     "audit.unchecked": "직접 작성한 루프에서 기록한 게이트이므로, 그 데이터에 대해서는 아무것도 확인하지 못했습니다.",
+    "audit.query_unchecked": "게이트가 쿼리에 따라 달라지는지는 확인하지 않았습니다. 확인에는 샘플이 둘 이상 필요합니다.",
     "audit.query_how": "{comparisons}으로 확인: {how}; 가장 큰 변화 {largest}",
     "audit.query_dependent": "게이트가 쿼리에 따라 달라집니다({how}). 샘플 하나하나가 별개의 사례입니다: n = {n}.",
     "audit.query_independent": "게이트가 쿼리에 따라 달라지지 않습니다({how}). 게이트는 비디오의 성질이므로, 아래에서 게이트에 대해 말하는 모든 것의 n은 {videos}이지 {queries}가 아닙니다.",
