@@ -38,7 +38,7 @@ def make_sample(gating_type: str, seed: int = 0, n_layers: int = 2, n_clips: int
         "n_clips": n_clips,
         "duration_s": end,
         "query": f"A clerk number {seed} talks to the costumers",
-        "vid": "JHiLEkV8l_8_60.0_210.0",
+        "vid": "aB_dE5gH7_8_60.0_210.0",
         "attention_injection": np.abs(rng.normal(0.6, 0.1, (n_layers, n_clips))),
         "ffn_injection": np.abs(rng.normal(0.9, 0.1, (n_layers, n_clips))),
         "true_windows_s": [[0.2 * end, (0.4 + 0.01 * seed) * end]],

@@ -160,7 +160,7 @@ def test_absurd_counts_in_options_change_nothing_but_what_they_bound(tiny, tmp_p
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_file_of_100_000_annotations_is_read_in_bounded_memory(tmp_path):
     line = {
-        "qid": 0, "query": "a man in a red shirt talks to the camera about something", "vid": "RoripwjYFp8_360.0_510.0",
+        "qid": 0, "query": "a man in a red shirt talks to the camera about something", "vid": "xY1zW2vU3t4_360.0_510.0",
         "duration": 150, "relevant_windows": [[82, 150]], "relevant_clip_ids": list(range(41, 75)),
         "saliency_scores": [[3, 2, 4]] * 34,
     }  # fmt: skip

@@ -30,8 +30,8 @@ def clustered(rng, n_clusters, most=6):
 @pytest.mark.parametrize(
     ("vid", "source"),
     [
-        ("NUsG9BgSes0_210.0_360.0", "NUsG9BgSes0"),
-        ("c-AzfXMJkI8_60.0_210.0", "c-AzfXMJkI8"),
+        ("aB3dE5gH7jK_210.0_360.0", "aB3dE5gH7jK"),
+        ("c-BcDeFgHi8_60.0_210.0", "c-BcDeFgHi8"),
         ("a_b-_c__0.0_150.0", "a_b-_c_"),
         ("_x_1.5_2.5_60.0_210.0", "_x_1.5_2.5"),
         ("3MSZA_60_210", "3MSZA"),

@@ -56,7 +56,7 @@ class Decisions(TypedDict):
 
 
 def source_video(vid: str) -> str:
-    """Return the part of `vid` before its two times: 'NUsG9BgSes0_210.0_360.0' -> 'NUsG9BgSes0'; else the whole."""
+    """Return the part of `vid` before its two times: 'aB3dE5gH7jK_210.0_360.0' -> 'aB3dE5gH7jK'; else the whole."""
     match = _TIMES.fullmatch(vid)
     return match.group(1) if match else vid
 
