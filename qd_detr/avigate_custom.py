@@ -273,35 +273,26 @@ class AVIGATEFusionCustom(nn.Module):
         video_mask: Tensor | None = None,
         *,
         edit: GateEdit | None = None,
-        first_layer: int = 0,
-        keep_layers: list[Tensor] | None = None,
     ) -> Tensor:
-        """Run the layers from `first_layer` on and record their gates if tracking is on.
+        """Run the layers and record their gates if tracking is on.
 
         Args:
-            video: (B, L, D), the output of layer `first_layer - 1` (the projected video for 0).
+            video: (B, L, D), the projected video.
             audio: (B, L, D), the projected audio; the same enters every layer.
             video_mask: (B, L), 1 = real.
             edit: an intervention on the gates. It is a value of this call; nothing of it stays on the model.
-            first_layer: layers below it are taken as done; their gates are recorded as absent only when tracking is
-                off, since a history with holes would be read as a whole one.
-            keep_layers: if given, each run layer's input is appended to it.
 
         Raises:
-            ValueError: inputs of unequal or wrong shape, or tracking a run that does not begin at layer 0.
+            ValueError: inputs of unequal or wrong shape, or sample ids that do not fit the batch.
         """
         self._check_inputs(video, audio, video_mask)
         recorder = self._recorder
         if recorder.tracking:
-            if first_layer:
-                raise ValueError("gates can only be recorded in a run from layer 0")
             recorder.check_batch(len(video), replica=getattr(self, "_is_replica", False))
         pad_mask = padding_of(video_mask)
         layer_gates: list[LayerGates] | None = [] if recorder.tracking else None
-        for layer_idx in range(first_layer, len(self.fusion_layers)):
-            if keep_layers is not None:
-                keep_layers.append(video)
-            video = self.fusion_layers[layer_idx](
+        for layer_idx, layer in enumerate(self.fusion_layers):
+            video = layer(
                 video,
                 audio,
                 pad_mask,

@@ -245,12 +245,6 @@ def test_a_forward_that_fails_records_nothing(fusion):
     assert len(fusion.gate_history) == 0
 
 
-def test_recording_part_of_the_layers_is_refused(fusion):
-    fusion.enable_gate_tracking()
-    with pytest.raises(ValueError, match="layer 0"):
-        fusion.fuse(*inputs(), first_layer=1)
-
-
 def test_unknown_ids_and_empty_histories_are_told_plainly(fusion, tmp_path):
     calls = [
         fusion.get_gate_statistics,
