@@ -302,12 +302,10 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
             axes.tick_params(labelbottom=layer_idx == n - 1)
             median, mean = gate.summary.column("median")[layer_idx], gate.summary.column("mean")[layer_idx]
             axes.plot([mean], [0], marker=7, color="black", markersize=4.5, clip_on=False, zorder=5)
-            # Written where the bars are not: most gates pile up at one end.
-            right = shares[layer_idx][middles > 0].sum() <= shares[layer_idx][middles < 0].sum()
+            # Above the axes: wherever it stood inside, some distribution would run under it.
             axes.text(
-                0.985 if right else 0.015, 0.96, f"mean {style.signed(float(mean))}\nmedian {style.signed(float(median))}",
-                transform=axes.transAxes, ha="right" if right else "left", va="top", size=7.2, zorder=6,
-                bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 1},
+                1.0, 1.03, f"mean {style.signed(float(mean))}, median {style.signed(float(median))}",
+                transform=axes.transAxes, ha="right", va="bottom", size=7.2,
             )  # fmt: skip
             if left < 1:
                 axes.set_ylabel(f"layer {layer_idx}", rotation=0, ha="right", va="center", labelpad=3)
