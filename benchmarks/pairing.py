@@ -29,14 +29,7 @@ def paired_ratio(
     a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2
 ) -> PairedRatio:
     """Time a and b in turn; who goes first alternates."""
-    for _ in range(warmup):
-        a()
-        b()
-    times: list[tuple[float, float]] = []
-    for turn in range(rounds):
-        first, second = (a, b) if turn % 2 == 0 else (b, a)
-        one, other = _seconds(first), _seconds(second)
-        times.append((one, other) if turn % 2 == 0 else (other, one))
+    times = _paired_times(a, b, rounds, warmup)
     ratios = sorted(x / y for x, y in times)
     return PairedRatio(
         statistics.median(ratios),
@@ -45,6 +38,27 @@ def paired_ratio(
         statistics.median(x for x, _ in times),
         statistics.median(y for _, y in times),
     )
+
+
+def paired_differences(
+    a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2
+) -> list[float]:
+    """Return the seconds by which each a took longer than its b, timed in turn."""
+    return [x - y for x, y in _paired_times(a, b, rounds, warmup)]
+
+
+def _paired_times(
+    a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int
+) -> list[tuple[float, float]]:
+    for _ in range(warmup):
+        a()
+        b()
+    times: list[tuple[float, float]] = []
+    for turn in range(rounds):
+        first, second = (a, b) if turn % 2 == 0 else (b, a)
+        one, other = _seconds(first), _seconds(second)
+        times.append((one, other) if turn % 2 == 0 else (other, one))
+    return times
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -13,8 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import re
 import sys
+import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -46,6 +49,8 @@ logger = logging.getLogger(__name__)
 
 EVOLUTION_FILE = "gate_evolution.json"
 EVOLUTION_FIGURE = "gate_evolution.png"
+# Of a run's time, what drawing the evolution may take while it goes on.
+DRAWING_SHARE = 0.01
 
 
 class _Passing(GateHistory):
@@ -57,6 +62,85 @@ class _Passing(GateHistory):
 
     def __setitem__(self, sample_id: SampleId, entry: GateEntry) -> None:
         self._collector.add(sample_id, entry)
+
+
+class EvolutionFiles:
+    """`gate_evolution.json`, which is always up to date, and its figure, which is drawn when it costs little.
+
+    Drawing takes about half a second, and an epoch may take less. While a run goes on, all drawing together takes at
+    most `DRAWING_SHARE` of the time; what is then outstanding is drawn by `finish`.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._began = time.perf_counter()
+        self._spent_s = 0.0
+        self._last_s = 1.0  # of one drawing; before the first, a careful guess
+        self._outstanding: dict[str, Any] | None = None
+        self._process = os.getpid()
+
+    def add(self, record: Mapping[str, Any], gating_type: str) -> None:
+        """Add an epoch, or put it in the place of the same epoch."""
+        records = [r for r in read_evolution(self.directory) if r["epoch"] != record["epoch"]]
+        data = evolution([*records, dict(record)], gating_type)
+        _replace(self.directory / EVOLUTION_FILE, to_json(data))
+        self._outstanding = data
+        if self._spent_s + self._last_s <= DRAWING_SHARE * (time.perf_counter() - self._began):
+            self.finish()
+
+    def finish(self) -> None:
+        """Draw the figure if it is behind; a process that was forked off draws nothing."""
+        forked = os.getpid() != self._process
+        if self._outstanding is None or forked or not self.directory.is_dir():
+            return
+        start = time.perf_counter()
+        _draw_evolution(self.directory, self._outstanding)
+        self._outstanding = None
+        self._last_s = time.perf_counter() - start
+        self._spent_s += self._last_s
+
+
+class EpochWriter:
+    """Writes what was seen in each epoch: `epoch_N/`, the evolution, and TensorBoard's files where it is installed.
+
+    What of the evolution's figure is outstanding at the end of the program is drawn then, if nobody called `close`.
+    """
+
+    def __init__(self, directory: Path, *, figures: bool, tensorboard: bool) -> None:
+        self.directory = directory
+        self._figures = figures
+        self._evolution = EvolutionFiles(directory)
+        self._at_the_end = weakref.finalize(self, self._evolution.finish)
+        self._board = _board(directory / "tensorboard") if tensorboard else None
+
+    def write(self, epoch: int, analysis: GateAnalysis, metrics: Mapping[str, float]) -> None:
+        """Write one epoch's numbers and bring the evolution up to date."""
+        self._write_tree(epoch, analysis, metrics)
+        record = epoch_record(epoch, analysis.statistics, {k: float(v) for k, v in metrics.items()})
+        self._evolution.add(record, analysis.facts.gating_type)
+        if self._board is not None:
+            _to_board(self._board, epoch, analysis, record)
+
+    def close(self) -> None:
+        """Draw what is outstanding. The writer can still be used afterwards."""
+        self._evolution.finish()
+
+    def _write_tree(self, epoch: int, analysis: GateAnalysis, metrics: Mapping[str, float]) -> None:
+        contexts = [SampleContext(row.sample_id) for row in analysis.rows]
+        findings = RunFindings(analysis, contexts, GateHistory(), {})
+        if metrics:
+            findings.sections["metrics"] = {"brief": {k: float(v) for k, v in metrics.items()}}
+        with ResultsTree(self.directory / f"epoch_{epoch}") as tree:
+            write_run(tree, findings, OutputOptions(figures=self._figures, sample_figures=False))
+            tree.publish(
+                {
+                    "format": "qd_detr-gates results/1",
+                    "toolkit_version": qd_detr.__version__,
+                    "made_by": "GateMonitor",
+                    "epoch": epoch,
+                    "samples": len(analysis.rows),
+                }
+            )
 
 
 @dataclass
@@ -79,6 +163,9 @@ class GateMonitor:
     It changes nothing about training: what the fusion recorded before, and whether it was recording, is put back, no
     random number is drawn, and outputs are the same to the bit. Entries are added up and not kept; a sample seen twice in
     one pass counts twice.
+
+    `gate_evolution.json` is up to date after every epoch. Its figure is drawn while the run goes on if drawing takes at
+    most 1 % of the run's time, and in any case by `close`, which the end of the program calls if nobody did.
     """
 
     def __init__(
@@ -95,9 +182,7 @@ class GateMonitor:
                 f"GateMonitor needs a model with avigate_fusion that can be tracked; got {type(model).__name__}"
             )
         self.fusion = fusion
-        self.directory = Path(directory)
-        self.figures = figures
-        self._board = _board(self.directory / "tensorboard") if tensorboard else None
+        self._writer = EpochWriter(Path(directory), figures=figures, tensorboard=tensorboard)
 
     @contextmanager
     def epoch(self, epoch: int) -> Iterator[EpochSeen]:
@@ -121,33 +206,11 @@ class GateMonitor:
             raise RunError(
                 f"no forward of the fusion was seen in epoch {epoch}; put the validation pass inside the context"
             )
-        self.record(epoch, analysis, seen.metrics)
+        self._writer.write(epoch, analysis, seen.metrics)
 
-    def record(self, epoch: int, analysis: GateAnalysis, metrics: Mapping[str, float]) -> None:
-        """Write one epoch's numbers and bring the evolution up to date."""
-        self._write_epoch(epoch, analysis, metrics)
-        record = epoch_record(epoch, analysis.statistics, {k: float(v) for k, v in metrics.items()})
-        records = [r for r in read_evolution(self.directory) if r["epoch"] != epoch] + [record]
-        write_evolution(self.directory, evolution(records, analysis.facts.gating_type))
-        if self._board is not None:
-            _to_board(self._board, epoch, analysis, record)
-
-    def _write_epoch(self, epoch: int, analysis: GateAnalysis, metrics: Mapping[str, float]) -> None:
-        contexts = [SampleContext(row.sample_id) for row in analysis.rows]
-        findings = RunFindings(analysis, contexts, GateHistory(), {})
-        if metrics:
-            findings.sections["metrics"] = {"brief": {k: float(v) for k, v in metrics.items()}}
-        with ResultsTree(self.directory / f"epoch_{epoch}") as tree:
-            write_run(tree, findings, OutputOptions(figures=self.figures, sample_figures=False))
-            tree.publish(
-                {
-                    "format": "qd_detr-gates results/1",
-                    "toolkit_version": qd_detr.__version__,
-                    "made_by": "GateMonitor",
-                    "epoch": epoch,
-                    "samples": len(analysis.rows),
-                }
-            )
+    def close(self) -> None:
+        """Draw what of the evolution's figure is outstanding. The monitor can still be used afterwards."""
+        self._writer.close()
 
 
 def read_evolution(directory: Path) -> list[dict[str, Any]]:
@@ -161,12 +224,15 @@ def read_evolution(directory: Path) -> list[dict[str, Any]]:
         raise RequestError(f"{path} is not a gate evolution this tool wrote; move it, or give another folder") from None
 
 
-def write_evolution(directory: Path, data: Mapping[str, Any]) -> None:
-    """Write `gate_evolution.json` and `gate_evolution.png`, each whole or not at all."""
-    directory.mkdir(parents=True, exist_ok=True)
-    beginning = directory / f".{EVOLUTION_FILE}"
-    beginning.write_text(to_json(data), encoding="utf-8", newline="\n")
-    beginning.replace(directory / EVOLUTION_FILE)
+def _replace(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beginning = path.with_name(f".{path.name}")
+    beginning.write_text(text, encoding="utf-8", newline="\n")
+    beginning.replace(path)
+
+
+def _draw_evolution(directory: Path, data: Mapping[str, Any]) -> None:
     drawn = directory / f".{EVOLUTION_FIGURE}"
     save_figure(plot_evolution(evolution_data(data)), drawn)
     drawn.replace(directory / EVOLUTION_FIGURE)
@@ -275,6 +341,7 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
         RequestError: as `prepare`, before anything is written for the first checkpoint.
     """
     paths = checkpoints_by_epoch(folder)
+    writer = EpochWriter(request.output_dir, figures=figures, tensorboard=True)
     for epoch, path in paths.items():
         prepared = prepare(replace(request, model_path=path, output_dir=request.output_dir / f"epoch_{epoch}"))
         facts: FusionFacts = facts_of(prepared.model.avigate_fusion)
@@ -295,8 +362,8 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
         findings = RunFindings(analysis, contexts, GateHistory(), {}, [lines[p] for p in prepared.wanted])
         add_metrics(findings, prepared.settings.options)
         metrics = findings.sections.get("metrics", {}).get("brief", {})
-        monitor = GateMonitor(prepared.model, request.output_dir, figures=figures)
-        monitor.record(epoch, analysis, {name: value for name, value in metrics.items() if value is not None})
+        writer.write(epoch, analysis, {name: value for name, value in metrics.items() if value is not None})
+    writer.close()
     return request.output_dir / EVOLUTION_FIGURE
 
 

@@ -7,8 +7,8 @@ import logging
 import random
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise RequestError(f"--gate_monitor_every is {args.gate_monitor_every}; expected 0 (never) or more")
         with join_world(args.device) as world:
             training = prepare(flags, args.config_path, args.resume, world)
-            progress = training.run(_monitoring(training, args.gate_monitor_every))
+            with _monitoring(training, args.gate_monitor_every) as around_validation:
+                progress = training.run(around_validation)
             if world.first:
                 print(f"{training.directory}: best at epoch {progress.best_epoch}, {progress.best_score:.2f}")
     except (RequestError, RunError) as error:
@@ -81,10 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _monitoring(training: Training, every: int) -> AroundValidation | None:
-    """Return the context for validation passes that watches the gates of every `every`-th of them; None for never."""
+@contextmanager
+def _monitoring(training: Training, every: int) -> Iterator[AroundValidation | None]:
+    """Give the context for validation passes that watches the gates of every `every`-th of them; None for never."""
     if every < 1:
-        return None
+        yield None
+        return
     monitor = GateMonitor(training.model, training.directory / "training_analysis")
     evaluated = training.options["eval_every"]
 
@@ -93,7 +96,10 @@ def _monitoring(training: Training, every: int) -> AroundValidation | None:
         due = -(-(epoch + 1) // evaluated) % every == 0
         return monitor.epoch(epoch) if due else nullcontext()
 
-    return around
+    try:
+        yield around
+    finally:
+        monitor.close()
 
 
 def prepare(flags: Mapping[str, Any], config_path: str | None, resume: str | None, world: World) -> Training:

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 
+from qd_detr import monitor as monitor_module
 from qd_detr.analysis.evolution import events
 from qd_detr.avigate_custom import AVIGATEFusionCustom
 from qd_detr.errors import RunError
@@ -37,12 +38,34 @@ def test_an_epoch_writes_its_tree_and_the_evolution(tmp_path):
                 forward(fusion, epoch)
                 forward(fusion, epoch + 1)
                 seen.metrics = {"MR-full-mAP": 10.0 + epoch}
+    monitor.close()
     data = json.loads((tmp_path / "gate_evolution.json").read_text())
     assert [(e["epoch"], e["total_samples"], e["metrics"]["MR-full-mAP"]) for e in data["epochs"]] == [(0, 6, 10.0), (5, 6, 15.0)]
     assert data["epochs"][0]["layers"][1]["attention"]["injection"] > 0
     assert (tmp_path / "gate_evolution.png").stat().st_size > 5000
     for name in ("overall_statistics.json", "samples.csv", "ANALYSIS_REPORT.md", "run_config.json"):
         assert (tmp_path / "epoch_5" / name).exists()
+
+
+@pytest.mark.parametrize(("epoch_s", "drawn"), [(0.001, []), (300.0, [0, 1, 2])])
+def test_the_figure_is_drawn_on_the_way_only_where_that_costs_little(tmp_path, monkeypatch, epoch_s, drawn):
+    now, seen = [0.0], []
+
+    def draw(directory, data):
+        now[0] += 0.5
+        seen.append(data["epochs"][-1]["epoch"])
+
+    monkeypatch.setattr(monitor_module, "_draw_evolution", draw)
+    monkeypatch.setattr(monitor_module.time, "perf_counter", lambda: now[0])
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+    for epoch in range(3):
+        now[0] += epoch_s
+        with monitor.epoch(epoch):
+            forward(fusion)
+    assert seen == drawn
+    del monitor  # what is outstanding is drawn even where nobody closes it
+    assert seen == (drawn or [2])
 
 
 def test_the_magnitude_of_an_epoch_is_that_of_its_gates(tmp_path):
