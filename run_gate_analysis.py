@@ -14,9 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from qd_detr import __version__
-from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.demo import KINDS, demo
 from qd_detr.errors import RequestError, RunError
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.interventions.conditions import AUDIO_MODES
 from qd_detr.job import AnalysisRequest, compare, prepare, run
 from qd_detr.results.report import report_place, terminal_summary

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr import __version__
-from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.certificate.examine import examine
 from qd_detr.certificate.report import certificate_text, check_writable, write_report
 from qd_detr.certificate.request import CertificateRequest
 from qd_detr.certificate.texts import CATALOGUES
 from qd_detr.errors import RequestError, RunError
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.wording import LANGUAGES, Texts
 
 

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from qd_detr.attention import hooked, padding_of, self_attention
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.tracking.history import GateHistory
 from qd_detr.tracking.recorder import GateRecorder, LayerGates, SampleId
-
-GATING_TYPES = ("global", "clipwise", "elementwise")
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qd_detr.avigate_custom import GATING_TYPES, AVIGATEFusionCustom
+from qd_detr.avigate_custom import AVIGATEFusionCustom
 from qd_detr.checkpoint import gating_change_note
 from qd_detr.errors import CheckpointError, RequestError, first_few
 from qd_detr.foreign_calls import CALL_NAMES, ForwardArguments, GraftedFusion
+from qd_detr.gating_types import GATING_TYPES
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor
 
 from qd_detr.architecture import Architecture, gate_width, sizes_from_weights
-from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.errors import CheckpointError, MissingFileError, RequestError
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.json_text import read_json
 
 DEFAULTS: dict[str, Any] = {

@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qd_detr.analysis.resampling import source_video
 from qd_detr.avigate_custom import GateSite
 from qd_detr.data.annotations import Query
 from qd_detr.data.batches import iter_batches
+from qd_detr.data.video_names import source_video
 from qd_detr.errors import MissingFileError, RequestError
 from qd_detr.interventions.binding import BatchFacts, bind
 from qd_detr.interventions.conditions import alike, conditions_of, standard_sweep

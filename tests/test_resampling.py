@@ -18,9 +18,9 @@ from qd_detr.analysis.resampling import (
     false_discovery,
     paired_bootstrap,
     ratio_bootstrap,
-    source_video,
 )
 from qd_detr.analysis.student import t_cdf, t_quantile
+from qd_detr.data.video_names import source_video
 
 
 def clustered(rng, n_clusters, most=6):

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.analysis.resampling import DRAWS, LEVEL, Interval, false_discovery, paired_bootstrap, source_video
+from qd_detr.analysis.resampling import DRAWS, LEVEL, Interval, false_discovery, paired_bootstrap
 from qd_detr.data.annotations import Query
+from qd_detr.data.video_names import source_video
 from qd_detr.evaluation import HEADLINE_METRICS, evaluate, evaluate_tvsum, headline_columns
 from qd_detr.interventions.conditions import DOSES, Condition, dose_name
 from qd_detr.interventions.edits import BASELINE, to_plain

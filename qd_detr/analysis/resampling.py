@@ -15,7 +15,6 @@ changed for that of the population. benchmarks/coverage.py measures how often th
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
@@ -28,7 +27,6 @@ from qd_detr.analysis.student import NORMAL, t_cdf, t_quantile
 DRAWS = 10_000
 LEVEL = 0.95
 FEW_CLUSTERS = 10
-_TIMES = re.compile(r"(.+)_(\d+(?:\.\d+)?)_(\d+(?:\.\d+)?)")
 _BLOCK_BYTES = 1 << 24
 
 
@@ -53,12 +51,6 @@ class Decisions(TypedDict):
     n_tests: int
     adjusted: list[float | None]
     significant: list[bool | None]
-
-
-def source_video(vid: str) -> str:
-    """Return the part of `vid` before its two times: 'aB3dE5gH7jK_210.0_360.0' -> 'aB3dE5gH7jK'; else the whole."""
-    match = _TIMES.fullmatch(vid)
-    return match.group(1) if match else vid
 
 
 def paired_bootstrap(

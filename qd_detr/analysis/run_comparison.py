@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd_detr.analysis.effects import TVSUM_METRICS, line_changes, score_lines, without_p
-from qd_detr.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap, source_video
+from qd_detr.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
 from qd_detr.data.annotations import Query, read_annotations
+from qd_detr.data.video_names import source_video
 from qd_detr.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.evaluation import HEADLINE_METRICS, read_submission
 from qd_detr.json_text import read_json

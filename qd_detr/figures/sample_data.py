@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-GATING_TYPES = ("global", "clipwise", "elementwise")
+from qd_detr.gating_types import GATING_TYPES
+
 FloatArray = NDArray[np.float64]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.analysis.resampling import source_video
+from qd_detr.data.video_names import source_video
 from qd_detr.errors import RequestError
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from qd_detr.avigate_custom import GATING_TYPES
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.selfcheck import checks
 from qd_detr.selfcheck.bench import Bench
 from qd_detr.selfcheck.ledger import Ledger

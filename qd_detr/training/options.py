@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qd_detr.avigate_custom import GATING_TYPES
 from qd_detr.data.annotations import DATASETS
 from qd_detr.errors import RequestError
+from qd_detr.gating_types import GATING_TYPES
 from qd_detr.options import DEFAULTS
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,8 @@ import numpy as np
 from qd_detr.analysis.statistics.dead import DeadGates
 from qd_detr.analysis.statistics.values import ValueStatistics, check_values, checked_range
 from qd_detr.analysis.statistics.variance import VariancePartition
+from qd_detr.gating_types import GATING_TYPES
 
-GATING_TYPES = ("global", "clipwise", "elementwise")
 COSINE_RANGE = (-1.0, 1.0)
 HISTOGRAM_BINS = 100
 """Bins of the histograms in a readout: a multiple of what figures show, so that their bins fall together."""
