@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from qd_detr.attention import hooked
 
+_STAGES_DRAWN = 3
+
 
 class MLP(nn.Module):
     """Linear layers with ReLU between them."""
@@ -49,9 +51,9 @@ class ProjectionStage(nn.Module):
 
 def input_projection(in_dim: int, hidden_dim: int, n_stages: int, dropout: float) -> nn.Sequential:
     """Return the stages that bring features of in_dim to hidden_dim."""
-    return nn.Sequential(
-        *(
-            ProjectionStage(in_dim if i == 0 else hidden_dim, hidden_dim, dropout, relu=i < n_stages - 1)
-            for i in range(n_stages)
-        )
-    )
+    # All that the legacy code drew are drawn, and what is too many is dropped: a seed starts where it started there.
+    drawn = [
+        ProjectionStage(in_dim if i == 0 else hidden_dim, hidden_dim, dropout, relu=i < n_stages - 1)
+        for i in range(max(n_stages, _STAGES_DRAWN))
+    ]
+    return nn.Sequential(*drawn[:n_stages])

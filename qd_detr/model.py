@@ -21,7 +21,7 @@ from qd_detr.attention import padding_of
 from qd_detr.avigate_custom import AVIGATEFusionCustom, GateEdit
 from qd_detr.heads import MLP, input_projection, inverse_sigmoid
 from qd_detr.positions import TextPosition, clip_positions
-from qd_detr.transformer import DecoderLayer, Transformer, legacy_mixing_mask
+from qd_detr.transformer import Transformer, legacy_mixing_mask
 
 Outputs = dict[str, Any]
 
@@ -52,38 +52,24 @@ class QDDETR(nn.Module):
         dim = a.hidden_dim
         self.architecture = a
         self.options: dict[str, Any] = {}
-        self.input_vid_proj = input_projection(a.video_dim, dim, a.n_input_proj, a.input_dropout)
-        self.input_aud_proj = input_projection(a.audio_dim, dim, a.n_input_proj, a.input_dropout)
-        self.input_txt_proj = input_projection(a.text_dim, dim, a.n_input_proj, a.input_dropout)
-        self.fusion = AVIGATEFusionCustom(dim, dim, dim, a.fusion_n_heads, a.fusion_layers, a.gating_type)
+        # In the order in which the legacy code drew its weights: with the same seed, both start from the same ones.
         self.transformer = Transformer(dim, a.n_heads, a.enc_layers, a.dec_layers, a.dim_feedforward, a.dropout)
         self.txt_position_embed = TextPosition(a.max_q_l, dim, a.input_dropout)
-        self.global_rep_token = nn.Parameter(torch.randn(dim))
-        self.global_rep_pos = nn.Parameter(torch.randn(dim))
-        self.query_embed = nn.Embedding(a.num_queries, 2)
         self.span_embed = MLP(dim, dim, dim, 2)
         self.class_embed = nn.Linear(dim, 2)
-        self.saliency_proj1 = nn.Linear(dim, dim)
-        self.saliency_proj2 = nn.Linear(dim, dim)
+        self.query_embed = nn.Embedding(a.num_queries, 2)
+        self.input_txt_proj = input_projection(a.text_dim, dim, a.n_input_proj, a.input_dropout)
+        self.fusion = AVIGATEFusionCustom(dim, dim, dim, a.fusion_n_heads, a.fusion_layers, a.gating_type)
+        self.input_vid_proj = input_projection(a.video_dim, dim, a.n_input_proj, a.input_dropout)
+        self.input_aud_proj = input_projection(a.audio_dim, dim, a.n_input_proj, a.input_dropout)
         if a.contrastive_hdim is not None:
             self.contrastive_align_projection_query = nn.Linear(dim, a.contrastive_hdim)
             self.contrastive_align_projection_txt = nn.Linear(dim, a.contrastive_hdim)
             self.contrastive_align_projection_vid = nn.Linear(dim, a.contrastive_hdim)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for parameter in self.transformer.parameters():
-            if parameter.dim() > 1:
-                nn.init.xavier_uniform_(parameter)
-        # Its bias alone: the legacy code zeroed the weight too, but then drew it anew with the other matrices.
-        last = self.transformer.decoder.bbox_embed.layers[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.bias)
-        # As nn.MultiheadAttention begins, which stood in the decoder's place; in legacy checkpoints these stayed near 0.
-        for layer in self.transformer.decoder.layers:
-            assert isinstance(layer, DecoderLayer)
-            nn.init.zeros_(layer.self_attn.out_proj.bias)
-            nn.init.zeros_(layer.cross_attn.out_proj.bias)
+        self.saliency_proj1 = nn.Linear(dim, dim)
+        self.saliency_proj2 = nn.Linear(dim, dim)
+        self.global_rep_token = nn.Parameter(torch.randn(dim))
+        self.global_rep_pos = nn.Parameter(torch.randn(dim))
 
     @property
     def avigate_fusion(self) -> AVIGATEFusionCustom:

@@ -28,6 +28,9 @@ class Transformer(nn.Module):
         self.t2v_encoder = EncoderStack(TextToVideoLayer(dim, n_heads, dim_feedforward, dropout), enc_layers)
         self.encoder = EncoderStack(EncoderLayer(dim, n_heads, dim_feedforward, dropout), enc_layers)
         self.decoder = Decoder(dim, n_heads, dec_layers, dim_feedforward, dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
 
     def encode(
         self,
@@ -115,14 +118,20 @@ class Decoder(nn.Module):
 
     def __init__(self, dim: int, n_heads: int, n_layers: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(
-            DecoderLayer(dim, n_heads, dim_feedforward, dropout, first=i == 0) for i in range(n_layers)
-        )
+        layers = [DecoderLayer(dim, n_heads, dim_feedforward, dropout)]
+        layers += [copy.deepcopy(layers[0]) for _ in range(1, n_layers)]
+        for later in layers[1:]:
+            later.ca_qpos_proj = None
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(dim)
         self.query_scale = MLP(dim, dim, dim)
         self.ref_point_head = MLP(dim, dim, dim)
         self.bbox_embed = MLP(dim, dim, dim, 2)
         self.ref_anchor_head = MLP(dim, dim, 1)
+        last = self.bbox_embed.layers[-1]
+        assert isinstance(last, nn.Linear)
+        # Its bias alone: the legacy code zeroed the weight too, but then drew it anew with the other matrices.
+        nn.init.zeros_(last.bias)
 
     def forward(
         self, anchors: Tensor, memory: Tensor, pos: Tensor, vid_pad: Tensor | None
@@ -165,7 +174,7 @@ class OutputProjection(nn.Module):
 class DecoderLayer(nn.Module):
     """Conditional decoder layer: content and position are projected apart; only the first adds them for content."""
 
-    def __init__(self, dim: int, n_heads: int, dim_feedforward: int, dropout: float, first: bool) -> None:
+    def __init__(self, dim: int, n_heads: int, dim_feedforward: int, dropout: float) -> None:
         super().__init__()
         self.n_heads = n_heads
         self.sa_qcontent_proj = nn.Linear(dim, dim)
@@ -176,15 +185,15 @@ class DecoderLayer(nn.Module):
         self.self_attn = OutputProjection(dim)
         self.norm1 = nn.LayerNorm(dim)
         self.ca_qcontent_proj = nn.Linear(dim, dim)
-        self.ca_qpos_proj = nn.Linear(dim, dim) if first else None
+        self.ca_qpos_proj: nn.Linear | None = nn.Linear(dim, dim)  # every layer but the first loses it
         self.ca_kcontent_proj = nn.Linear(dim, dim)
         self.ca_kpos_proj = nn.Linear(dim, dim)
         self.ca_v_proj = nn.Linear(dim, dim)
         self.ca_qpos_sine_proj = nn.Linear(dim, dim)
         self.cross_attn = OutputProjection(dim)
-        self.norm2 = nn.LayerNorm(dim)
         self.linear1 = nn.Linear(dim, dim_feedforward)
         self.linear2 = nn.Linear(dim_feedforward, dim)
+        self.norm2 = nn.LayerNorm(dim)
         self.norm3 = nn.LayerNorm(dim)
         self.activation = nn.PReLU()
         self.dropout = nn.Dropout(dropout)
