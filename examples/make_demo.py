@@ -2,7 +2,7 @@
 
     python -m examples.make_demo
 
-The same versions and the same number of threads give the same files.
+The same versions give the same files: it trains on one thread.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def train(folder: Path, seed: int) -> dict:
     """Train on a generated dataset; return the best checkpoint's content."""
     flags = [*training_flags("."), "--results_dir", "run", "--seed", str(seed), "--device", "cpu"]
     command = [sys.executable, "-m", "qd_detr.train", *flags]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True)
     return read_training_checkpoint(folder / "run" / "model_best.ckpt")
 
