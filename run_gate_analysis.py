@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from qd_detr import __version__
+from qd_detr.command_line import exit_status
 from qd_detr.demo import KINDS, demo
-from qd_detr.errors import RequestError, RunError
+from qd_detr.errors import RequestError
 from qd_detr.gating_types import GATING_TYPES
 from qd_detr.interventions.conditions import AUDIO_MODES
 from qd_detr.job import AnalysisRequest, compare, prepare, run
@@ -129,22 +130,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         if missing:
             parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    try:
-        if args.compare_runs is not None:
-            how = {"seed": args.seed, "figure_format": args.figure_format, "lang": args.lang}
-            finished = compare(*args.compare_runs, args.output_dir, **how)
-        else:
-            finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
-    except RequestError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        hint = "" if args.compare_runs else "; the same command with --resume continues"
-        print(f"interrupted{hint}", file=sys.stderr)
-        return 130
+    hint = "" if args.compare_runs else "; the same command with --resume continues"
+    return exit_status(lambda: analyse(args), interrupted=f"interrupted{hint}")
+
+
+def analyse(args: argparse.Namespace) -> None:
+    """Do what was asked, and say where it is."""
+    if args.compare_runs is not None:
+        how = {"seed": args.seed, "figure_format": args.figure_format, "lang": args.lang}
+        finished = compare(*args.compare_runs, args.output_dir, **how)
+    else:
+        finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
     if not args.quiet:
         summary = terminal_summary if args.compare_runs is None else report_place
         print(summary(finished, args.lang))

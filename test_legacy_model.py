@@ -19,7 +19,7 @@ from qd_detr.certificate.examine import examine
 from qd_detr.certificate.report import certificate_text, check_writable, write_report
 from qd_detr.certificate.request import CertificateRequest
 from qd_detr.certificate.texts import CATALOGUES
-from qd_detr.errors import RequestError, RunError
+from qd_detr.command_line import exit_status
 from qd_detr.gating_types import GATING_TYPES
 from qd_detr.wording import LANGUAGES, Texts
 
@@ -74,19 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 usable and exact, 1 examined and not, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
-    try:
-        check_writable(args.output_dir)
-        certificate = examine(request_from(args))
-        path = write_report(certificate)
-    except RequestError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; nothing was written", file=sys.stderr)
-        return 130
+    return exit_status(lambda: certify(args), interrupted="interrupted; nothing was written")
+
+
+def certify(args: argparse.Namespace) -> int:
+    """Examine the checkpoint, write the report and show it; return 0 usable and exact, 1 not."""
+    check_writable(args.output_dir)
+    certificate = examine(request_from(args))
+    path = write_report(certificate)
     if not args.quiet:
         print(certificate_text(certificate, args.lang))
         print(Texts(CATALOGUES, args.lang)("report", path=path))

@@ -32,6 +32,7 @@ from qd_detr.analysis.collect import FusionFacts, GateAnalysis, GateCollector
 from qd_detr.analysis.evolution import GATE_KINDS, epoch_record, evolution
 from qd_detr.analyzer import facts_of
 from qd_detr.avigate_custom import AVIGATEFusionCustom
+from qd_detr.command_line import exit_status
 from qd_detr.errors import RequestError, RunError, first_few
 from qd_detr.figures.style import save_figure
 from qd_detr.figures.trends import EvolutionData, Panel, Series, plot_evolution
@@ -392,6 +393,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    return exit_status(lambda: _watch(args))
+
+
+def _watch(args: argparse.Namespace) -> None:
     request = AnalysisRequest(
         model_path=args.checkpoints,
         data_path=args.data_path,
@@ -402,16 +407,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_samples=args.max_samples,
         device=args.device,
     )
-    try:
-        figure = watch_checkpoints(args.checkpoints, request, figures=args.figures)
-    except RequestError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except (RunError, OSError) as error:
-        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    print(f"Evolution: {figure}")
-    return 0
+    print(f"Evolution: {watch_checkpoints(args.checkpoints, request, figures=args.figures)}")
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qd_detr.command_line import exit_status
 from qd_detr.errors import RequestError, RunError
 from qd_detr.json_text import read_json
 
@@ -294,16 +295,15 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 it could not be written, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
-    try:
-        if args.seed < 0:
-            raise RequestError(f"--seed is {args.seed}; expected 0 or more")
-        videos = generate(args.output, args.seed, args.n_train, args.n_val)
-    except (RequestError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
+    return exit_status(lambda: _generate(args))
+
+
+def _generate(args: argparse.Namespace) -> None:
+    if args.seed < 0:
+        raise RequestError(f"--seed is {args.seed}; expected 0 or more")
+    videos = generate(args.output, args.seed, args.n_train, args.n_val)
     print(f"{args.output}: {len(videos)} videos; train with")
     print("python -m qd_detr.train " + " ".join(training_flags(args.output)))
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,8 +17,9 @@ import torch
 
 from qd_detr import __version__
 from qd_detr.architecture import Architecture
+from qd_detr.command_line import exit_status
 from qd_detr.data.feature_layout import FeatureSpec
-from qd_detr.errors import RequestError, RunError
+from qd_detr.errors import RequestError
 from qd_detr.model import QDDETR
 from qd_detr.monitor import GateMonitor
 from qd_detr.options import read_options_file
@@ -62,24 +63,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(levelname)s: %(message)s")
+    return exit_status(
+        lambda: _train(args), interrupted="interrupted; go on with --resume and the run's model_latest.ckpt"
+    )
+
+
+def _train(args: argparse.Namespace) -> None:
     flags = {name: value for name, value in vars(args).items() if name in BY_NAME}
-    try:
-        require_scipy()
-        if args.gate_monitor_every < 0:
-            raise RequestError(f"--gate_monitor_every is {args.gate_monitor_every}; expected 0 (never) or more")
-        with join_world(args.device) as world:
-            training = prepare(flags, args.config_path, args.resume, world)
-            with _monitoring(training, args.gate_monitor_every) as around_validation:
-                progress = training.run(around_validation)
-            if world.first:
-                print(f"{training.directory}: best at epoch {progress.best_epoch}, {progress.best_score:.2f}")
-    except (RequestError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
-    except KeyboardInterrupt:
-        print("interrupted; go on with --resume and the run's model_latest.ckpt", file=sys.stderr)
-        return 130
-    return 0
+    require_scipy()
+    if args.gate_monitor_every < 0:
+        raise RequestError(f"--gate_monitor_every is {args.gate_monitor_every}; expected 0 (never) or more")
+    with join_world(args.device) as world:
+        training = prepare(flags, args.config_path, args.resume, world)
+        with _monitoring(training, args.gate_monitor_every) as around_validation:
+            progress = training.run(around_validation)
+        if world.first:
+            print(f"{training.directory}: best at epoch {progress.best_epoch}, {progress.best_score:.2f}")
 
 
 @contextmanager

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr import __version__
+from qd_detr.command_line import exit_status
 from qd_detr.data.annotations import DATASETS, read_annotations
-from qd_detr.errors import RequestError, RunError
+from qd_detr.errors import RequestError
 from qd_detr.evaluation.report import write_metrics
 from qd_detr.evaluation.scoring import evaluate, evaluate_tvsum
 from qd_detr.evaluation.submission import read_submission
@@ -37,21 +38,20 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the metrics could not be written, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
-    try:
-        _check_output(args.output, (args.submission, args.annotations))
-        predictions = read_submission(args.submission)
-        queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
-        if args.dset_name == "tvsum":
-            metrics = evaluate_tvsum(predictions, queries).metrics
-        else:
-            metrics = evaluate(predictions, queries, args.clip_length_s).metrics
-        write_metrics(metrics, args.output)
-    except (RequestError, RunError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1 if isinstance(error, RunError) else 2
+    return exit_status(lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    _check_output(args.output, (args.submission, args.annotations))
+    predictions = read_submission(args.submission)
+    queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
+    if args.dset_name == "tvsum":
+        metrics = evaluate_tvsum(predictions, queries).metrics
+    else:
+        metrics = evaluate(predictions, queries, args.clip_length_s).metrics
+    write_metrics(metrics, args.output)
     for name, value in metrics["brief"].items():
         print(f"{name:<24}{'-' if value is None else f'{value:.2f}':>7}")
-    return 0
 
 
 def _check_output(path: Path, inputs: Sequence[Path]) -> None:
