@@ -8,7 +8,8 @@ Source of the equations: the legacy model's section "Gated fusion". Every parame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -207,6 +208,7 @@ class AVIGATEFusionCustom(nn.Module):
             GatedFusionLayer(hidden_dim, n_heads, gating_type) for _ in range(num_layers)
         )
         self._recorder = GateRecorder(gating_type, hidden_dim)
+        self._watchers: list[GateRecorder] = []
 
     @property
     def num_layers(self) -> int:
@@ -285,11 +287,12 @@ class AVIGATEFusionCustom(nn.Module):
             ValueError: inputs of unequal or wrong shape, or sample ids that do not fit the batch.
         """
         self._check_inputs(video, audio, video_mask)
-        recorder = self._recorder
-        if recorder.tracking:
+        recorders = [recorder for recorder in (self._recorder, *self._watchers) if recorder.tracking]
+        for recorder in recorders:
             recorder.check_batch(len(video), replica=getattr(self, "_is_replica", False))
         pad_mask = padding_of(video_mask)
-        layer_gates: list[LayerGates] | None = [] if recorder.tracking else None
+        layer_gates: list[LayerGates] | None = [] if recorders else None
+        measure = any(recorder.measure for recorder in recorders)
         for layer_idx, layer in enumerate(self.fusion_layers):
             video = layer(
                 video,
@@ -297,10 +300,11 @@ class AVIGATEFusionCustom(nn.Module):
                 pad_mask,
                 None if edit is None else _at_layer(edit, layer_idx),
                 layer_gates,
-                recorder.measure,
+                measure,
             )
         if layer_gates is not None:
-            recorder.record(layer_gates, pad_mask, video.shape[1])
+            for recorder in recorders:
+                recorder.record(layer_gates, pad_mask, video.shape[1])
         return video
 
     def _check_inputs(self, video: Tensor, audio: Tensor, mask: Tensor | None) -> None:
@@ -348,12 +352,27 @@ class AVIGATEFusionCustom(nn.Module):
         self._recorder = GateRecorder(self.gating_type, self.hidden_dim) if recorder is None else recorder
         return before
 
+    @contextmanager
+    def watched_by(self, recorder: GateRecorder) -> Iterator[None]:
+        """Let one more recorder see the forwards inside, under the ids set inside; the user's own tracking goes on."""
+        self._watchers.append(recorder)
+        try:
+            yield
+        finally:
+            self._watchers.remove(recorder)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether anybody records the forwards: the user's own tracking, or who watches."""
+        return any(recorder.tracking for recorder in (self._recorder, *self._watchers))
+
     def set_current_sample_id(self, sample_id: SampleId | Sequence[SampleId] | None) -> None:
         """Name the next forwards: one id for the whole batch, a list of one id per sample, or None for automatic ids.
 
         Sticky until changed. Raises ValueError for a list with an id twice, TypeError for ids neither int nor str.
         """
-        self._recorder.set_sample_id(sample_id)
+        for recorder in (self._recorder, *self._watchers):
+            recorder.set_sample_id(sample_id)
 
     def get_gate_statistics(self, sample_id: SampleId | None = None) -> dict[SampleId, dict[str, Any]]:
         """Return {id: {"attention_stats": [per layer], "ffn_stats": [per layer], "layer_info": [per layer]}}.

@@ -19,7 +19,7 @@ import run_gate_analysis
 import test_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr import monitor, planted, train
+from qd_detr import planted, train
 from qd_detr.checkpoint import FORMAT, read_checkpoint, resolve
 from qd_detr.data.annotations import read_annotations
 from qd_detr.data.batches import iter_batches
@@ -28,6 +28,7 @@ from qd_detr.data.feature_layout import locate_features
 from qd_detr.data.features import FeatureReader
 from qd_detr.evaluation import __main__ as evaluation
 from qd_detr.job import feature_spec
+from qd_detr.monitor import __main__ as monitor_command
 from qd_detr.selfcheck import tiny
 from qd_detr.selfcheck.foreign import ForeignModel
 from tests.documents import PAGES, ROOT, Block, blocks_of, read
@@ -40,7 +41,7 @@ SCRIPTS = {
     "legacy_model_guide.py": legacy_model_guide,
     "test_gate_analysis.py": test_gate_analysis,
     "qd_detr.evaluation": evaluation,
-    "qd_detr.monitor": monitor,
+    "qd_detr.monitor": monitor_command,
     "qd_detr.train": train,
     "qd_detr.planted": planted,
 }

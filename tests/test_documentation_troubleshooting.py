@@ -11,7 +11,7 @@ PAGE = "docs/troubleshooting.md"
 BASES = {"RequestError", "MissingFileError", "CheckpointError", "DataError", "RunError", "_Problem", "ArgumentTypeError"}
 # What users call by themselves: there, Python's own errors are part of what they read.
 CALLED_BY_USERS = (
-    "avigate_custom.py", "foreign_calls.py", "tracking/recorder.py", "analyzer.py", "monitor.py", "analysis/samples.py"
+    "avigate_custom.py", "foreign_calls.py", "tracking/recorder.py", "analyzer.py", "monitor/live.py", "analysis/samples.py"
 )  # fmt: skip
 PLAIN = {"ValueError", "TypeError", "RuntimeError", "KeyError"}
 GAP = "\0"

@@ -90,7 +90,7 @@ def every_figure() -> dict[str, Figure]:
         "comparison_8": plot_comparison(ComparisonData([make_sample("clipwise", i, 4) for i in range(8)])),
         "comparison_1": plot_comparison(ComparisonData([make_sample("global", 0, 1)])),
         "comparison_3": plot_comparison(ComparisonData([make_sample("elementwise", i, 12) for i in range(3)])),
-        "evolution": plot_evolution(EvolutionData([Panel("Gate", "gate", series)] * 2, "n = 3 samples.")),
+        "evolution": plot_evolution(EvolutionData([[Panel("Gate", "gate", series)]] * 2, "n = 3 samples.")),
         "dose": plot_dose_curve(DoseData(Panel("Audio", "mAP (%)", series), "factor", "n = 3 samples.", 1.0)),
         "effects": plot_effects(EffectsData(effects, "difference in mAP (points)", "n in the column.", better="better")),
         "alignment_1": plot_alignment(alignment(1)),

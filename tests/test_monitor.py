@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
-from qd_detr import monitor as monitor_module
 from qd_detr.analysis.evolution import events
 from qd_detr.avigate_custom import AVIGATEFusionCustom
-from qd_detr.errors import RunError
-from qd_detr.monitor import GateMonitor, main
+from qd_detr.errors import RequestError, RunError
+from qd_detr.monitor import GateMonitor, writing
+from qd_detr.monitor.__main__ import main
 from tests.tiny_run import make_tiny_run
 
 
@@ -55,8 +56,8 @@ def test_the_figure_is_drawn_on_the_way_only_where_that_costs_little(tmp_path, m
         now[0] += 0.5
         seen.append(data["epochs"][-1]["epoch"])
 
-    monkeypatch.setattr(monitor_module, "_draw_evolution", draw)
-    monkeypatch.setattr(monitor_module.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(writing, "_draw_evolution", draw)
+    monkeypatch.setattr(writing.time, "perf_counter", lambda: now[0])
     fusion = small_fusion()
     monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
     for epoch in range(3):
@@ -108,9 +109,167 @@ def test_a_pass_that_raises_is_not_recorded_and_leaves_the_fusion_as_it_was(tmp_
     assert not (tmp_path / "t").exists()
 
 
-def test_an_epoch_without_a_forward_is_an_error(tmp_path):
-    with pytest.raises(RunError, match="no forward"), GateMonitor(small_fusion(), tmp_path, tensorboard=False).epoch(3):
+def test_an_epoch_without_a_forward_is_an_error_where_errors_are_asked_for(tmp_path, caplog):
+    with GateMonitor(small_fusion(), tmp_path, tensorboard=False).epoch(3):
         pass
+    assert "no forward of the fusion was seen in epoch 3" in caplog.text
+    strict = GateMonitor(small_fusion(), tmp_path, tensorboard=False, strict=True)
+    with pytest.raises(RunError, match="no forward"), strict.epoch(3):
+        pass
+
+
+def recorded_epochs(folder) -> list[int]:
+    return [record["epoch"] for record in json.loads((folder / "gate_evolution.json").read_text())["epochs"]]
+
+
+class Compiled(torch.nn.Module):
+    """As torch.compile wraps a model, without what it takes to import it."""
+
+    def __init__(self, model: torch.nn.Module) -> None:
+        super().__init__()
+        self._orig_mod = model
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, Compiled, lambda m: torch.nn.DataParallel(Compiled(m))])
+def test_a_model_inside_a_wrapper_is_found(tmp_path, wrap):
+    model = torch.nn.Module()
+    model.avigate_fusion = small_fusion()
+    assert GateMonitor(wrap(model), tmp_path, tensorboard=False).fusion is model.avigate_fusion
+    with pytest.raises(TypeError, match="DataParallel"):
+        GateMonitor(torch.nn.DataParallel(torch.nn.Linear(2, 2)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"mAP": float("nan"), "R1": None, "loss": torch.tensor(2.0)}, {"mAP": None, "R1": None, "loss": 2.0}),
+        ({"brief": {"MR-full-mAP": 33.0}, "full": {"MR-mAP": {"0.5": 1.0}}}, {"MR-full-mAP": 33.0}),
+        ({"mAP": 1.0, "by_length": {"short": 1.0}, "name": "run"}, {"mAP": 1.0}),
+        (None, {}),
+        (33.0, {}),
+    ],
+)
+def test_metrics_of_any_shape_never_stop_a_training(tmp_path, given, kept):
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+    with monitor.epoch(0) as seen:
+        forward(fusion)
+        seen.metrics = given
+    monitor.close()
+    assert json.loads((tmp_path / "gate_evolution.json").read_text())["epochs"][0]["metrics"] == kept
+    assert (tmp_path / "gate_evolution.png").exists()
+
+
+def test_what_cannot_be_recorded_is_told_and_the_pass_goes_on(tmp_path, caplog):
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+    with monitor.epoch(0):
+        fusion(torch.full((1, 3, 16), torch.nan), torch.zeros(1, 3, 16))
+        forward(fusion)
+    assert "the gates of epoch 0 were not recorded" in caplog.text
+    with monitor.epoch(1):
+        fusion.set_current_sample_id(["one", "two"])  # the batch has three: the user's own tracking is off
+        assert forward(fusion).shape == (3, 5, 16)
+    assert "the gates of epoch 1 were not recorded" in caplog.text
+    fusion.set_current_sample_id(None)
+    (tmp_path / "epoch_2").write_text("a file where a folder is to be")
+    with monitor.epoch(2):
+        forward(fusion)
+    assert "the gates of epoch 2 were not recorded" in caplog.text
+    with monitor.epoch(3):
+        forward(fusion)
+    assert recorded_epochs(tmp_path) == [3]
+
+
+def test_a_user_who_tracks_inside_the_pass_gets_what_a_user_gets_without_a_monitor(tmp_path):
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False, strict=True)
+    with monitor.epoch(np.int64(2)):
+        fusion.enable_gate_tracking(injection=False)
+        fusion.set_current_sample_id(["a", "b", "c"])
+        forward(fusion)
+        fusion.disable_gate_tracking()
+    assert list(fusion.gate_history) == ["a", "b", "c"]
+    assert "attention_injection" not in fusion.gate_history["a"]
+    assert recorded_epochs(tmp_path) == [2]
+    assert (tmp_path / "epoch_2" / "samples.csv").read_text().splitlines()[1].startswith("a,")
+
+
+def test_two_monitors_at_once_both_see(tmp_path):
+    fusion = small_fusion()
+    one, other = (GateMonitor(fusion, tmp_path / name, tensorboard=False, strict=True) for name in ("one", "other"))
+    with one.epoch(0), other.epoch(0):
+        forward(fusion)
+    assert recorded_epochs(tmp_path / "one") == recorded_epochs(tmp_path / "other") == [0]
+
+
+def test_a_training_goes_on_from_its_earlier_epochs_and_never_from_those_it_gave_up(tmp_path):
+    fusion = small_fusion()
+    for epochs in ((0, 5, 10), (5, 10)):
+        monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+        for epoch in epochs:
+            with monitor.epoch(epoch):
+                forward(fusion, epoch)
+            if epochs == (5, 10):
+                assert recorded_epochs(tmp_path) == [0, 5, 10][: 2 + (epoch == 10)]
+
+
+def test_another_model_in_the_same_folder_is_refused(tmp_path):
+    with GateMonitor(small_fusion(), tmp_path, tensorboard=False).epoch(0) as _:
+        pass
+    fusion = small_fusion()
+    with GateMonitor(fusion, tmp_path, tensorboard=False).epoch(0):
+        forward(fusion)
+    other = AVIGATEFusionCustom(16, 16, 16, n_heads=2, num_layers=3, gating_type="clipwise")
+    with pytest.raises(RequestError, match="is of another model"):
+        GateMonitor(other, tmp_path, tensorboard=False)
+    (tmp_path / "gate_evolution.json").write_text("{}")
+    with pytest.raises(RequestError, match="not a gate evolution"):
+        GateMonitor(fusion, tmp_path, tensorboard=False)
+    with pytest.raises(RequestError, match="is not a folder"):
+        GateMonitor(fusion, tmp_path / "gate_evolution.json" / "below", tensorboard=False)
+
+
+def test_a_figure_that_a_killed_run_left_undrawn_is_drawn_by_the_next(tmp_path):
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+    with monitor.epoch(0):
+        forward(fusion)
+    figure = tmp_path / "gate_evolution.png"
+    assert not figure.exists()
+    monitor._writer._evolution._outstanding = None  # as after SIGKILL
+    GateMonitor(fusion, tmp_path, tensorboard=False).close()
+    assert figure.exists()
+
+
+def test_tensorboard_gets_scalars_and_histograms(tmp_path, monkeypatch):
+    class Board:
+        def __init__(self) -> None:
+            self.scalars, self.histograms = {}, {}
+
+        def add_scalar(self, name, value, step):
+            self.scalars[name, step] = value
+
+        def add_histogram_raw(self, name, *, num, bucket_counts, global_step, **_):
+            self.histograms[name, global_step] = (num, sum(bucket_counts))
+
+        def flush(self): ...
+
+        def close(self): ...
+
+    board = Board()
+    monkeypatch.setattr(writing, "_board", lambda directory: board)
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, strict=True)
+    with monitor.epoch(4) as seen:
+        forward(fusion)
+        seen.metrics = {"MR-full-mAP": 12.0, "missing": None}
+    monitor.close()
+    record = json.loads((tmp_path / "gate_evolution.json").read_text())["epochs"][0]
+    assert board.scalars["validation/MR-full-mAP", 4] == 12.0
+    assert ("validation/missing", 4) not in board.scalars
+    assert board.scalars["gates/layer_1_ffn/magnitude", 4] == record["layers"][1]["ffn"]["magnitude"]
+    assert board.histograms["gates/layer_0_attention", 4] == (15, 15)
 
 
 def test_the_same_epoch_again_replaces_the_earlier_one(tmp_path):
@@ -133,6 +292,8 @@ def test_events_name_the_epoch_a_gate_changed_its_state_in():
         (5, 0, "attention", "opened", "closed"),
         (10, 5, "ffn", "saturated", "open"),
     ]
+    left = events([record(0, "saturated", "saturated"), record(5, "open", "closed")])
+    assert [e["event"] for e in left] == ["unsaturated", "closed"]
 
 
 def test_a_gate_that_is_forced_shut_is_called_closed(tmp_path):
@@ -161,6 +322,14 @@ def test_a_folder_of_checkpoints_gives_the_same_evolution_after_the_fact(tmp_pat
     assert [e["epoch"] for e in data["epochs"]] == [4, 9]
     assert "MR-full-mAP" in data["epochs"][0]["metrics"]
     assert data["epochs"][0]["layers"][0]["attention"] != data["epochs"][1]["layers"][0]["attention"]
+    capsys.readouterr()
+    assert main([*argv, "--max_samples", "1"]) == 0  # again: nothing of the first remains
+    data = json.loads((tmp_path / "out" / "gate_evolution.json").read_text())
+    assert [e["total_samples"] for e in data["epochs"]] == [1, 1]
+    (folder / "model_e0014.ckpt").write_bytes(b"damaged")
+    fresh = tmp_path / "fresh"
+    assert main([*argv[:-3], "--output_dir", str(fresh), "--legacy_model"]) == 2
+    assert not fresh.exists()  # nothing was written for the two that can be read
     capsys.readouterr()
     assert main(["--checkpoints", str(tmp_path / "nowhere"), "--data_path", str(tiny.data)]) == 2
     assert "--checkpoints" in capsys.readouterr().err

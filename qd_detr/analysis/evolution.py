@@ -13,10 +13,18 @@ from typing import Any
 GATE_KINDS = ("attention", "ffn")
 CLOSED_SHARE = 0.9
 SATURATED_SHARE = 0.5
-_EVENT_NAMES = {"open": "opened", "closed": "closed", "saturated": "saturated"}
+# By the state before and the state after: a gate that leaves saturation was not shut.
+_EVENT_NAMES = {
+    ("closed", "open"): "opened",
+    ("saturated", "open"): "unsaturated",
+    ("open", "closed"): "closed",
+    ("saturated", "closed"): "closed",
+    ("open", "saturated"): "saturated",
+    ("closed", "saturated"): "saturated",
+}
 
 
-def epoch_record(epoch: int, statistics: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> dict[str, Any]:
+def epoch_record(epoch: int, statistics: Mapping[str, Any], metrics: Mapping[str, float | None] | None = None) -> dict[str, Any]:
     """Return what an epoch adds to `gate_evolution.json`, from a readout of `GateStatistics`.
 
     Returns:
@@ -82,7 +90,7 @@ def events(ordered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                             "since": before["epoch"],
                             "layer": new["layer"],
                             "kind": kind,
-                            "event": _EVENT_NAMES[now],
+                            "event": _EVENT_NAMES[was, now],
                             "from": was,
                         }
                     )

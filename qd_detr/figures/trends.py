@@ -19,6 +19,8 @@ from qd_detr.figures.style import in_house_style
 from qd_detr.figures.text import printable, put_text, shorten, text_width_in
 
 FloatArray = NDArray[np.float64]
+_EVOLUTION_WIDTH_IN = 5.1
+_EVOLUTION_GAP_IN = 0.22
 _LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 _LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b4c9a", "#4d4d4d")
 
@@ -44,6 +46,16 @@ class Series:
     layer_idx: int | None = None
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A symbol at a point of a layer's line: x, y, a matplotlib marker, the layer whose colour it has."""
+
+    x: float
+    y: float
+    symbol: str
+    layer_idx: int
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """Axes with lines.
@@ -54,6 +66,7 @@ class Panel:
         series: The lines.
         y_limits: Ends of the y axis; from the data if None.
         zero_line: Whether 0 is marked.
+        marks: Points that stand out; the caption says why.
     """
 
     title: str
@@ -61,6 +74,7 @@ class Panel:
     series: Sequence[Series]
     y_limits: tuple[float, float] | None = None
     zero_line: bool = False
+    marks: Sequence[Mark] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,12 +82,12 @@ class EvolutionData:
     """Figures over the epochs of a training.
 
     Attributes:
-        panels: From top to bottom; x is the epoch.
-        caption: n, and what bands are.
+        rows: From top to bottom, one panel or two side by side that show the same lines; x is the epoch.
+        caption: n, and what bands and marks are.
         x_label: Of the shared x axis.
     """
 
-    panels: Sequence[Panel]
+    rows: Sequence[Sequence[Panel]]
     caption: str
     x_label: str = "epoch"
 
@@ -174,7 +188,7 @@ class AlignmentData:
     n_shifts: int | None = None
 
 
-def _draw_panel(axes: Axes, panel: Panel) -> None:
+def _draw_panel(axes: Axes, panel: Panel, legend: bool = True) -> None:
     n_layers = 1 + max((s.layer_idx for s in panel.series if s.layer_idx is not None), default=0)
     of_layers = style.layer_colours(n_layers)
     for index, series in enumerate(panel.series):
@@ -189,6 +203,9 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
                 axes.vlines(x, low, high, color=colour, linewidth=1.2, zorder=2)
             else:
                 axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0, zorder=2)
+    for mark in panel.marks:
+        axes.plot(mark.x, mark.y, marker=mark.symbol, markersize=6.5, color=of_layers[mark.layer_idx], clip_on=False,
+                  markeredgecolor="white", markeredgewidth=0.8, linestyle="none", zorder=4)  # fmt: skip
     if panel.zero_line:
         axes.axhline(0, color=style.NEUTRAL_COLOUR, linewidth=0.7, zorder=1)
     if panel.y_limits is not None:
@@ -196,40 +213,51 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
     axes.grid(axis="y")
     axes.set_title(panel.title)
     axes.set_ylabel(panel.y_label)
-    if any(series.name for series in panel.series):
-        legend = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), labelspacing=0.25)
-        for artist in legend.get_texts():
+    if legend and any(series.name for series in panel.series):
+        entries = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), labelspacing=0.25)
+        for artist in entries.get_texts():
             put_text(artist, shorten(artist.get_text(), 1.05, 7.5))
 
 
 @in_house_style
 def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> Figure:
-    """Draw panels of lines over a shared axis of epochs.
+    """Draw rows of panels over a shared axis of epochs. Two panels of a row share their y axis and their legend.
+
+    A column's panels stand over each other, so that an epoch is found in all of them.
 
     Raises:
         ValueError: There are no panels.
     """
-    if not data.panels:
+    if not data.rows or not all(data.rows):
         raise ValueError("the evolution needs at least one panel")
-    body = [max(1.2, 0.165 * len(panel.series)) for panel in data.panels]
+    body = [max(1.15, 0.165 * len(row[0].series)) for row in data.rows]
     caption = style.caption_lines(data.caption)
     figure = style.new_figure(0.42 + sum(body) + 0.36 * len(body) + 0.36 + style.caption_height(caption))
     style.add_heading(figure, title)
     top = 0.42
-    places = np.concatenate([np.asarray(s.x, dtype=float) for panel in data.panels for s in panel.series] or [np.zeros(1)])
+    lines = [series for row in data.rows for panel in row for series in panel.series]
+    places = np.concatenate([np.asarray(series.x, dtype=float) for series in lines] or [np.zeros(1)])
     span = float(places.max() - places.min()) if places.size else 0.0
-    for index, (panel, height) in enumerate(zip(data.panels, body, strict=True)):
+    margin = 0.03 * span or 1.0
+    columns = max(len(row) for row in data.rows)
+    width = (_EVOLUTION_WIDTH_IN - (columns - 1) * _EVOLUTION_GAP_IN) / columns
+    legend_told: list[str] = []
+    for index, (row, height) in enumerate(zip(data.rows, body, strict=True)):
         top += 0.3
-        axes = style.add_axes_inches(figure, 0.72, top, 5.1, height)
-        _draw_panel(axes, panel)
-        margin = 0.03 * span or 1.0
-        axes.set_xlim(places.min() - margin, places.max() + margin)
-        if np.allclose(places, np.round(places)):
-            axes.xaxis.set_major_locator(MaxNLocator(10, integer=True, steps=[1, 2, 5, 10]))
-        last = index == len(body) - 1
-        axes.tick_params(labelbottom=last)
-        if last:
-            axes.set_xlabel(data.x_label)
+        for column, panel in enumerate(row):
+            axes = style.add_axes_inches(figure, 0.72 + column * (width + _EVOLUTION_GAP_IN), top, width, height)
+            names = [series.name for series in panel.series]
+            # The same names have the same colours in every row: they are told once.
+            told = column == len(row) - 1 and names != legend_told
+            _draw_panel(axes, panel, legend=told)
+            legend_told = names if told else legend_told
+            axes.set_xlim(places.min() - margin, places.max() + margin)
+            if np.allclose(places, np.round(places)):
+                axes.xaxis.set_major_locator(MaxNLocator(10 // columns, integer=True, steps=[1, 2, 5, 10]))
+            last = not any(column < len(below) for below in data.rows[index + 1 :])
+            axes.tick_params(labelbottom=last, labelleft=column == 0)
+            if last:
+                axes.set_xlabel(data.x_label)
         top += height + 0.06
     style.add_caption(figure, caption)
     return figure

@@ -98,7 +98,7 @@ def _scale(value_range: ValueRange, entries: Sequence[GateEntry]) -> FigureScale
 def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -> tuple[Figures, list[str]]:
     """Draw a run's figures into its tree; return (relative path, caption) of those made and sentences on the others."""
     if not options.figures:
-        return [], ["Figures were left out of this run as asked (`--no_figures`)."]
+        return [], ["Figures were left out, as asked."]
     analysis = findings.analysis
     suffix = options.figure_format
     scale = run_scale(analysis)

@@ -108,7 +108,9 @@ class GateRecorder:
     def record(self, layers: list[LayerGates], pad_mask: Tensor | None, n_clips: int) -> None:
         """Store one batch: gates per layer (B, *G), pad_mask (B, L) with True = padding, or None."""
         ids = self._ids_for(len(layers[0].attention))
-        names = [(key, field) for key, field in _FIELDS.items() if getattr(layers[0], field) is not None]
+        there = [(key, field) for key, field in _FIELDS.items() if getattr(layers[0], field) is not None]
+        # What is measured was perhaps measured for another recorder.
+        names = there if self.measure else [(key, field) for key, field in there if field in ("attention", "ffn")]
         tensors = [getattr(layer, field).detach() for _, field in names for layer in layers]
         if pad_mask is not None:
             tensors.append(pad_mask)
