@@ -10,6 +10,7 @@ import qd_detr
 from qd_detr.analysis.collect import FusionFacts, GateCollector
 from qd_detr.analysis.samples import chosen_ids
 from qd_detr.avigate_custom import AVIGATEFusionCustom
+from qd_detr.errors import RequestError, first_few
 from qd_detr.figures.style import save_figure
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.results.names import file_names
@@ -84,7 +85,8 @@ class GateAnalyzer:
         The tree replaces the one before it as a whole, or not at all.
 
         Raises:
-            KeyError: nothing has been recorded. ValueError (`RequestError`): the folder cannot be written to.
+            KeyError: nothing has been recorded. ValueError (`RequestError`): the folder cannot be written to, or two
+            samples go by one name.
         """
         history = self.model.gate_history
         ids = chosen_ids(history, None)
@@ -92,6 +94,12 @@ class GateAnalyzer:
         expanded = [
             f"{i}[{b}]" for i in ids if (size := len(history[i]["valid_lengths"])) > 1 for b in range(size)
         ]
+        taken = [name for name in expanded if name in history]
+        if taken:
+            raise RequestError(
+                f"{first_few(taken)}: an id of its own and also a sample of a batch stored under one id; "
+                "their figures would be the same file. Give the samples of a batch a list of ids"
+            )
         names = file_names([*ids, *expanded])
         contexts = [SampleContext(sample_id, clip_length_s=self.clip_length_s) for sample_id in ids]
         collector = GateCollector(facts)

@@ -214,6 +214,15 @@ def test_an_unwritable_place_is_a_wrong_request(tracked, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_two_samples_that_would_share_a_file_are_refused(tracked, tiny_batch, tmp_path):
+    fusion = tracked.avigate_fusion
+    fusion.set_current_sample_id(["three at once[1]", "x", "y"])
+    tracked(tiny_batch(seed=5))
+    with pytest.raises(RequestError, match=r"three at once\[1\]: an id of its own and also a sample of a batch"):
+        GateAnalyzer(fusion).analyze_all_samples(tmp_path / "out", figures=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_analyzer_takes_a_fusion_or_a_model_that_has_one(tracked):
     assert GateAnalyzer(tracked).model is tracked.avigate_fusion
     with pytest.raises(TypeError, match="adapt_legacy_model"):

@@ -158,7 +158,7 @@ def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> F
     videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     caption = style.caption_lines(
         f"n = {style.counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. Profile: {data.what}. "
-        "Groups by k-means, their number by the largest average silhouette.",
+        "Groups by k-means, their number by the largest average silhouette; below the dashed line there is no structure.",
         style.SIGN_CAVEAT,
     )
     height = 0.66 + 2.3 + 0.95 + profile_height + (0.75 if crowded else 0.32) + style.caption_height(caption)
@@ -225,8 +225,6 @@ def _draw_silhouettes(axes: Axes, groups: ProfileGroups) -> None:
         textcoords="offset points", ha="left" if groups.n_groups < ks[-1] - 1 else "right", size=7.5,
     )  # fmt: skip
     axes.axhline(MIN_SILHOUETTE, color=style.FAINT_COLOUR, linestyle=(0, (3, 2)), linewidth=0.9)
-    axes.text(ks[-1] + 0.4, MIN_SILHOUETTE - 0.02, "below: no structure", ha="right", va="top", size=7,
-              color=style.NEUTRAL_COLOUR)  # fmt: skip
     axes.set_ylim(min(0.0, *values), 1.08)
     axes.set_xlim(ks[0] - 0.5, ks[-1] + 0.5)
     axes.set_xticks(ks)
