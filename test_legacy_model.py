@@ -28,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
         prog="test_legacy_model.py",
-        description="Examine a legacy checkpoint: can it be analysed, and is the loaded model the file's, to the bit? "
+        description="Examine a checkpoint: can it be analysed, and is the loaded model the file's, to the bit? "
         "Exit status: 0 usable and exact, 1 examined and not, 2 the request was wrong.",
         allow_abbrev=False,
     )

@@ -46,6 +46,11 @@ class Checkpoint:
     format: str | None
     epoch: int | None
 
+    @property
+    def own(self) -> bool:
+        """True if this project's trainer wrote it: then no legacy run, and no legacy batches, stand behind it."""
+        return self.format == FORMAT
+
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a .ckpt or .pth file of any of the known layouts; `argparse.Namespace` is the only extra type allowed.

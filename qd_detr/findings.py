@@ -56,11 +56,19 @@ class AlignmentCollector:
 
 
 def audit(
-    probes: Probes, findings: RunFindings, results: Sequence[SampleResult], legacy_eval_bsz: int | None
+    probes: Probes,
+    findings: RunFindings,
+    results: Sequence[SampleResult],
+    *,
+    own_values: bool,
+    legacy_eval_bsz: int | None,
 ) -> dict[str, Any]:
     """Return what could mislead a reader of this run, each with its size.
 
-    legacy_eval_bsz: the legacy run's batch size, to measure what its batches would change; None if this run is in them.
+    Args:
+        own_values: whether every sample has its own value in this run; not so in legacy batches.
+        legacy_eval_bsz: the legacy run's batch size, to measure what its batches would change; None if there was no
+            legacy run.
     """
     positions = [result.position for result in results]
     lines = {result.position: result.line for result in results}
@@ -75,8 +83,9 @@ def audit(
         "identical_audio_features": repeated({vid: r.marks[1] for vid, r in of_video.items()}),
         "never_fired": never_fired(findings.analysis.statistics),
     }
-    if legacy_eval_bsz is not None:
+    if own_values and legacy_eval_bsz is not None:
         section["batch_effects"] = probes.batch_effects(lines, legacy_eval_bsz, positions)
+    if own_values:
         section["noise_floor"] = probes.noise_floor(lines, positions)
     return section
 

@@ -13,7 +13,7 @@ import qd_detr
 from qd_detr.certificate import claims
 from qd_detr.certificate.inputs import Samples, open_samples
 from qd_detr.certificate.request import FAILED, NOT_CHECKED, PASSED, Certificate, CertificateRequest
-from qd_detr.certificate.saved import find_saved, legacy_order
+from qd_detr.certificate.saved import find_saved, saved_order
 from qd_detr.certificate.saved_trial import try_readings
 from qd_detr.certificate.subject import Subject
 from qd_detr.certificate.trials import try_on_random_inputs, try_on_samples
@@ -220,7 +220,7 @@ def _readings_or_why_not(
     subject: Subject, readings: Sequence[claims.Reading], settings: Settings, samples: Samples | None
 ) -> None:
     saved, reason = find_saved(subject.request.model_path, settings.options["dset_name"])
-    order = None if saved is None or samples is None else legacy_order(saved, samples)
+    order = None if saved is None or samples is None else saved_order(saved, samples)
     if samples is None and subject.request.data_path is not None:
         reason = "no_folders"
     elif samples is None:

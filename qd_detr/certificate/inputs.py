@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qd_detr.certificate.request import CertificateRequest
@@ -27,9 +28,11 @@ class Samples:
     def __len__(self) -> int:
         return len(self.index.queries)
 
-    def equal_length_batches(self) -> list[list[int]]:
-        """Return batches in which every sample has its batch-1 value."""
-        return plan_batches(self.index.clip_counts, DEFAULT_BATCH_SIZE)
+    def equal_length_batches(self, chosen: Sequence[int] | None = None) -> list[list[int]]:
+        """Return batches in which every chosen sample (all by default) has its batch-1 value."""
+        positions = range(len(self)) if chosen is None else chosen
+        planned = plan_batches([self.index.clip_counts[position] for position in positions], DEFAULT_BATCH_SIZE)
+        return [[positions[place] for place in batch] for batch in planned]
 
 
 def open_samples(request: CertificateRequest, settings: Settings) -> Samples | None:

@@ -1,8 +1,8 @@
-"""The legacy run's own predictions: found beside a checkpoint, and held against what a model gives for them."""
+"""A training run's own predictions: found beside a checkpoint, and held against what a model gives for them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ BEST_CHECKPOINT = "model_best"
 
 @dataclass(frozen=True)
 class SavedPredictions:
-    """The lines of a saved file in its order, which is that of the legacy run."""
+    """The lines of a saved file in its order, which is that of the run."""
 
     path: Path
     lines: list[Line]
@@ -36,16 +36,23 @@ class Agreement:
     Attributes:
         distance: the mean distance of the saliency scores, to rank readings none of which agrees; inf if not comparable.
         suppressed: whether our windows were compared after temporal NMS.
+        legacy_eval_bsz: size of the legacy batches that were repeated; None if every sample had its value alone.
     """
 
     comparisons: list[Comparison]
     distance: float
     suppressed: bool
+    legacy_eval_bsz: int | None
 
     @property
     def agreeing(self) -> int:
         """The number of queries that agree."""
         return sum(comparison.agrees for comparison in self.comparisons)
+
+    @property
+    def whole(self) -> bool:
+        """True if every query agrees."""
+        return self.agreeing == len(self.comparisons)
 
 
 def find_saved(checkpoint_path: Path, dset_name: str) -> tuple[SavedPredictions | None, str]:
@@ -66,8 +73,8 @@ def find_saved(checkpoint_path: Path, dset_name: str) -> tuple[SavedPredictions 
     return SavedPredictions(path, lines), ""
 
 
-def legacy_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
-    """Return the positions of the samples in the order in which the legacy run took them, or None.
+def saved_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
+    """Return the positions of the samples in the order in which the run saved them, or None.
 
     None: the data file's queries are not the saved ones, so the batches cannot be repeated.
     """
@@ -78,34 +85,60 @@ def legacy_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
     return [positions[qid] for qid in ids]
 
 
-def agreement_with(
-    saved: SavedPredictions,
+def legacy_values(
     model: QDDETR,
     samples: Samples,
     order: Sequence[int],
     eval_bsz: int,
-    options: PostprocessingOptions,
     *,
-    most_batches: int | None = None,
     progress: Callable[[int], object] = lambda done: None,
-) -> tuple[Agreement, dict[int, OwnPrediction]]:
-    """Repeat the legacy run's batches and compare query by query; also return what the model gave, by position.
+) -> dict[int, OwnPrediction]:
+    """Return what a model gives in the batches of a legacy run that took the samples in this order, by position."""
+    batches = [list(order[start : start + eval_bsz]) for start in range(0, len(order), eval_bsz)]
+    return _values(model, samples, batches, legacy_batches=True, progress=progress)
+
+
+def values_alone(model: QDDETR, samples: Samples, chosen: Sequence[int]) -> dict[int, OwnPrediction]:
+    """Return what a model gives each chosen sample at batch size 1, by position."""
+    return _values(model, samples, samples.equal_length_batches(chosen), legacy_batches=False)
+
+
+def _values(
+    model: QDDETR,
+    samples: Samples,
+    batches: Sequence[Sequence[int]],
+    *,
+    legacy_batches: bool,
+    progress: Callable[[int], object] = lambda done: None,
+) -> dict[int, OwnPrediction]:
+    values: dict[int, OwnPrediction] = {}
+    for results in predictions(model, samples.index, samples.reader, batches, legacy_batches=legacy_batches):
+        values |= dict(results)
+        progress(len(results))
+    return values
+
+
+def agreement_with(
+    saved: SavedPredictions,
+    order: Sequence[int],
+    values: Mapping[int, OwnPrediction],
+    options: PostprocessingOptions,
+    legacy_eval_bsz: int | None = None,
+) -> Agreement:
+    """Compare the saved predictions of the samples in `values`, query by query; legacy_eval_bsz as in `Agreement`.
 
     A run with temporal NMS may have saved its predictions before or after it: the saved file is taken as the one of
     the two with which more queries agree, which cannot make a wrong model agree.
     """
-    batches = [list(order[start : start + eval_bsz]) for start in range(0, len(order), eval_bsz)][:most_batches]
-    own: dict[int, OwnPrediction] = {}
-    for results in predictions(model, samples.index, samples.reader, batches, legacy_batches=True):
-        own |= dict(results)
-        progress(len(results))
-    pairs = [(line, own[position]) for line, position in zip(saved.lines, order, strict=True) if position in own]
+    pairs = [(line, values[position]) for line, position in zip(saved.lines, order, strict=True) if position in values]
     variants = [options] if options.nms_thd < 0 else [options, replace(options, nms_thd=-1)]
     found = [
-        Agreement([compare(line, mine, variant) for line, mine in pairs], _distance(pairs), variant.nms_thd >= 0)
+        Agreement(
+            [compare(line, mine, variant) for line, mine in pairs], _distance(pairs), variant.nms_thd >= 0, legacy_eval_bsz
+        )
         for variant in variants
     ]
-    return max(found, key=lambda agreement: agreement.agreeing), own
+    return max(found, key=lambda agreement: agreement.agreeing)
 
 
 def _distance(pairs: Sequence[tuple[Line, OwnPrediction]]) -> float:

@@ -1,18 +1,22 @@
-"""The model against the legacy run's own predictions, and the other readings of its weights against them."""
+"""The model against its training run's own predictions, and the other readings of its weights against them.
+
+A legacy run saved what its batches gave; this project's trainer saves what each sample has alone. A file that carries the
+trainer's mark is held to the latter. One without it is held to the former, but may be a copy of a trainer's checkpoint in
+the legacy format: where legacy batches do not repeat the predictions and the samples alone repeat every one, they count.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from qd_detr.certificate import claims
 from qd_detr.certificate.agreement import OwnPrediction
-from qd_detr.certificate.forwards import predictions
 from qd_detr.certificate.inputs import Samples
 from qd_detr.certificate.request import FAILED, NOT_CHECKED, PASSED
-from qd_detr.certificate.saved import Agreement, SavedPredictions, agreement_with
+from qd_detr.certificate.saved import Agreement, SavedPredictions, agreement_with, legacy_values, values_alone
 from qd_detr.certificate.subject import Subject
 from qd_detr.checkpoint import file_sha256
 from qd_detr.errors import first_few
@@ -31,41 +35,46 @@ def compare_with_saved(
     saved: SavedPredictions | None,
     order: Sequence[int],
     reason: str,
-) -> dict[int, OwnPrediction]:
-    """Compare query by query; return what the model gives in legacy batches, by position, compared or not.
+    alone: Mapping[int, OwnPrediction],
+) -> dict[int, OwnPrediction] | None:
+    """Compare query by query.
 
     Args:
-        order: the legacy run's order of the samples. reason: why `saved` is None, a variant of the check's text.
+        order: the run's order of the samples. reason: why `saved` is None, a variant of the check's text.
+        alone: what the model gives each sample alone, by position.
+
+    Returns:
+        What the model gives in legacy batches, by position, compared or not; None if no legacy run made the checkpoint.
     """
     options = PostprocessingOptions.from_options(settings.options)
     eval_bsz = settings.options["eval_bsz"]
+    legacy = None
+    if not subject.checkpoint.own:
+        with subject.progress(len(samples), "legacy batches") as done:
+            legacy = legacy_values(model, samples, order, eval_bsz, progress=done)
     if saved is None:
         subject.facts["predictions"] = None
         subject.certificate.add("predictions", NOT_CHECKED, reason, evaluated=subject.evaluated_on)
-        batches = [list(order[start : start + eval_bsz]) for start in range(0, len(order), eval_bsz)]
-        own: dict[int, OwnPrediction] = {}
-        with subject.progress(len(samples), "legacy batches") as done:
-            for results in predictions(model, samples.index, samples.reader, batches, legacy_batches=True):
-                own |= dict(results)
-                done(len(results))
-        return own
-    with subject.progress(len(samples), "legacy batches") as done:
-        agreement, own = agreement_with(saved, model, samples, order, eval_bsz, options, progress=done)
-    _answer(subject, agreement, saved, eval_bsz)
-    if agreement.agreeing == len(agreement.comparisons):
+        return legacy
+    found = [agreement_with(saved, order, alone, options)]
+    if legacy is not None:
+        found.insert(0, agreement_with(saved, order, legacy, options, eval_bsz))
+    agreement = next((one for one in found if one.whole), found[0])
+    _answer(subject, agreement, saved)
+    if agreement.whole:
         _confirm_settings(subject)
     else:
         try_readings(subject, claims.other_readings(subject.checkpoint, settings), samples, saved, order)
-    return own
+    return None if agreement.legacy_eval_bsz is None else legacy
 
 
-def _answer(subject: Subject, agreement: Agreement, saved: SavedPredictions, eval_bsz: int) -> None:
+def _answer(subject: Subject, agreement: Agreement, saved: SavedPredictions) -> None:
     comparisons = agreement.comparisons
     apart = [comparison for comparison in comparisons if not comparison.agrees]
     facts = subject.facts["predictions"] = {
         "path": str(saved.path.resolve()),
         "sha256": file_sha256(saved.path),
-        "eval_bsz": eval_bsz,
+        "eval_bsz": agreement.legacy_eval_bsz,
         "after_nms": agreement.suppressed,
         "queries": len(comparisons),
         "agree": agreement.agreeing,
@@ -75,14 +84,15 @@ def _answer(subject: Subject, agreement: Agreement, saved: SavedPredictions, eva
         "largest_saliency_difference": max(comparison.largest_saliency for comparison in comparisons),
         "disagreeing": [{"qid": c.qid, "differences": c.differences} for c in apart],
     }
+    variant = ("failed" if apart else "passed") + ("_alone" if agreement.legacy_eval_bsz is None else "")
     subject.certificate.add(
         "predictions",
         FAILED if apart else PASSED,
-        "failed" if apart else "passed",
+        variant,
         tuple(f"qid {c.qid}: {first_few(c.differences, 2)}" for c in apart[:_DETAILS_SHOWN]),
         agree=agreement.agreeing,
         queries=len(comparisons),
-        eval_bsz=eval_bsz,
+        eval_bsz=agreement.legacy_eval_bsz,
         file=saved.path.name,
         score=f"{facts['largest_score_difference']:.1e}",
         saliency=f"{facts['largest_saliency_difference']:.1e}",
@@ -106,18 +116,14 @@ def try_readings(
     saved: SavedPredictions,
     order: Sequence[int],
 ) -> None:
-    """Hold readings against the first legacy batch of saved predictions; the report lists the best first."""
+    """Hold readings against the first saved predictions, one legacy batch of them; the report lists the best first."""
     found: list[tuple[claims.Reading, Agreement]] = []
-    with subject.progress(len(readings), "readings") as done:
-        for reading in readings:
-            settings = claims.settings_for(subject.checkpoint, subject.config, reading)
-            options = PostprocessingOptions.from_options(settings.options)
-            agreement, _ = agreement_with(
-                saved, subject.build(settings), samples, order, settings.options["eval_bsz"], options, most_batches=1
-            )
-            found.append((reading, agreement))
-            done(1)
-    found.sort(key=lambda pair: (-pair[1].agreeing, pair[1].distance))
+    for alone in [True] if subject.checkpoint.own else [False, True]:
+        tried = _tried(subject, readings, samples, saved, order, alone=alone)
+        found = found or tried
+        if tried[0][1].whole:
+            found = tried
+            break
     subject.facts["readings"] = [
         {
             "reading": reading,
@@ -127,3 +133,25 @@ def try_readings(
         }
         for reading, agreement in found
     ]
+
+
+def _tried(
+    subject: Subject,
+    readings: Sequence[claims.Reading],
+    samples: Samples,
+    saved: SavedPredictions,
+    order: Sequence[int],
+    *,
+    alone: bool,
+) -> list[tuple[claims.Reading, Agreement]]:
+    """Return readings with their agreement, the best first: every sample alone, or in the legacy run's first batch."""
+    found: list[tuple[claims.Reading, Agreement]] = []
+    with subject.progress(len(readings), "readings") as done:
+        for reading in readings:
+            settings = claims.settings_for(subject.checkpoint, subject.config, reading)
+            options, eval_bsz = PostprocessingOptions.from_options(settings.options), settings.options["eval_bsz"]
+            model, first = subject.build(settings), order[:eval_bsz]
+            values = values_alone(model, samples, first) if alone else legacy_values(model, samples, first, eval_bsz)
+            found.append((reading, agreement_with(saved, order, values, options, None if alone else eval_bsz)))
+            done(1)
+    return sorted(found, key=lambda pair: (-pair[1].agreeing, pair[1].distance))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from qd_detr.certificate.forwards import (
 from qd_detr.certificate.inputs import Samples
 from qd_detr.certificate.reference import Reference
 from qd_detr.certificate.request import FAILED, NOT_CHECKED, PASSED
-from qd_detr.certificate.saved import find_saved, legacy_order
+from qd_detr.certificate.saved import find_saved, saved_order
 from qd_detr.certificate.saved_trial import compare_with_saved
 from qd_detr.certificate.subject import Subject
 from qd_detr.certificate.weights import widen
@@ -57,14 +57,14 @@ def try_on_samples(subject: Subject, model: QDDETR, settings: Settings, samples:
     _reference(subject, model, settings, alone, "real", proof)
     own = _own_values(subject, model, samples, options, proof)
     saved, reason = find_saved(subject.request.model_path, settings.options["dset_name"])
-    order = None if saved is None else legacy_order(saved, samples)
+    order = None if saved is None else saved_order(saved, samples)
     if saved is not None and order is None:
         reason = "other_queries"
     in_order = order or list(range(len(samples)))
     _legacy_batch_tracking(model, samples, in_order[:eval_bsz], proof)
     _tracking(subject, proof, "real")
     _samples(subject, samples)
-    legacy = compare_with_saved(subject, model, settings, samples, saved if order else None, in_order, reason)
+    legacy = compare_with_saved(subject, model, settings, samples, saved if order else None, in_order, reason, own)
     _batches(subject, model, samples, own, legacy, picked, options, eval_bsz)
 
 
@@ -185,24 +185,45 @@ def _batches(
     model: QDDETR,
     samples: Samples,
     own: dict[int, OwnPrediction],
-    legacy: dict[int, OwnPrediction],
+    legacy: dict[int, OwnPrediction] | None,
     picked: Sequence[int],
     options: PostprocessingOptions,
     eval_bsz: int,
 ) -> None:
-    """Compare samples alone, in batches of equal length, and in the legacy run's batches."""
+    """Compare samples alone, in batches of equal length, and, where there was a legacy run, in its batches."""
     alone = []
     for positions, batch in iter_batches(samples.index, samples.reader, [[position] for position in picked]):
         with torch.inference_mode():
             (line,) = submission_lines(_queries(samples, positions), model(batch), options)
         alone.append(compare(line, own[positions[0]], options))
-    changed = [compare(_as_line(legacy[position], options), mine, options) for position, mine in own.items()]
     agree = sum(comparison.agrees for comparison in alone)
-    moved = [comparison for comparison in changed if not comparison.agrees]
-    subject.facts["batches"] = {
+    facts = subject.facts["batches"] = {
         "alone": len(alone),
         "alone_agree": agree,
         "alone_disagreeing": [{"qid": c.qid, "differences": c.differences} for c in alone if not c.agrees],
+    }
+    if legacy is not None:
+        facts |= _legacy_changes(own, legacy, options, eval_bsz)
+    subject.certificate.add(
+        "batches",
+        PASSED if agree == len(alone) else FAILED,
+        "failed" if agree < len(alone) else "passed_alone" if legacy is None else "passed",
+        tuple(f"qid {c.qid}: {first_few(c.differences, 2)}" for c in alone if not c.agrees),
+        alone=len(alone),
+        agree=agree,
+        changed=facts.get("changed_by_legacy_batches"),
+        queries=facts.get("queries"),
+        eval_bsz=eval_bsz,
+    )
+
+
+def _legacy_changes(
+    own: Mapping[int, OwnPrediction], legacy: Mapping[int, OwnPrediction], options: PostprocessingOptions, eval_bsz: int
+) -> dict[str, Any]:
+    """Return what a legacy run's batches change of each sample's own value."""
+    changed = [compare(_as_line(legacy[position], options), mine, options) for position, mine in own.items()]
+    moved = [comparison for comparison in changed if not comparison.agrees]
+    return {
         "eval_bsz": eval_bsz,
         "queries": len(changed),
         "changed_by_legacy_batches": len(moved),
@@ -210,17 +231,6 @@ def _batches(
         "largest_saliency_change": max(comparison.largest_saliency for comparison in changed),
         "changed_queries": [comparison.qid for comparison in moved],
     }
-    subject.certificate.add(
-        "batches",
-        PASSED if agree == len(alone) else FAILED,
-        "passed" if agree == len(alone) else "failed",
-        tuple(f"qid {c.qid}: {first_few(c.differences, 2)}" for c in alone if not c.agrees),
-        alone=len(alone),
-        agree=agree,
-        changed=len(moved),
-        queries=len(changed),
-        eval_bsz=eval_bsz,
-    )
 
 
 def _as_line(prediction: OwnPrediction, options: PostprocessingOptions) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from qd_detr.avigate_custom import AVIGATEFusionCustom
-from qd_detr.checkpoint import FORMAT, build_model, file_sha256, pick_device, read_checkpoint, resolve
+from qd_detr.checkpoint import build_model, file_sha256, pick_device, read_checkpoint, resolve
 from qd_detr.data.annotations import Query, read_annotations, select_queries
 from qd_detr.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
 from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec, locate_features
@@ -34,11 +34,18 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
     ResultsTree(request.output_dir).check()
     device = pick_device(request.device)
     checkpoint = read_checkpoint(request.model_path)
-    if not request.legacy_model and checkpoint.format != FORMAT:
+    if not request.legacy_model and not checkpoint.own:
         mark = "no format mark" if checkpoint.format is None else f"the format mark {checkpoint.format!r}"
         raise RequestError(
             f"{request.model_path} has {mark}, so this project's trainer did not write it; "
             "if it is a legacy checkpoint, add --legacy_model"
+        )
+    if request.legacy_batches and checkpoint.own:
+        # No error: the legacy code loads such a checkpoint too, and mixes samples when it does.
+        logger.warning(
+            "%s was written by this project's trainer, which validates every sample alone: --legacy_batches gives what "
+            "the legacy code would predict with it, not what was saved beside it",
+            request.model_path,
         )
     settings = resolve(checkpoint, gating_type=request.gating_type, config_path=request.config_path)
     spec = feature_spec(settings)
@@ -117,7 +124,7 @@ def _checked_features(
         left_out = len({str(qid) for qid, _ in index.missing})
         logger.warning("%d of %d queries left out: features missing", left_out, len(queries))
         if request.legacy_batches:
-            logger.warning("with queries left out, the batches are not those of the legacy run")
+            logger.warning("with queries left out, the batches are not those of the whole file")
     if index.length_mismatches:
         logger.warning(
             "%d videos have audio and video features of different length; cut to the shorter", index.length_mismatches

@@ -72,8 +72,14 @@ def run(prepared: PreparedRun) -> Path:
             )
             findings.sections["alignment"] = alignment.readout(request.seed)
             probes = Probes(prepared.model, prepared.index, prepared.reader, prepared.postprocessing, history)
-            eval_bsz = None if request.legacy_batches else prepared.settings.options["eval_bsz"]
-            findings.sections["audit"] = audit(probes, findings, in_order, eval_bsz)
+            of_legacy_run = not prepared.checkpoint.own
+            findings.sections["audit"] = audit(
+                probes,
+                findings,
+                in_order,
+                own_values=not request.legacy_batches,
+                legacy_eval_bsz=prepared.settings.options["eval_bsz"] if of_legacy_run else None,
+            )
             columns = add_metrics(findings, prepared.settings.options)
             columns |= _run_conditions(prepared, findings)
             _add_planted_truth(request.data_path.parent, findings)
@@ -212,6 +218,7 @@ def _notes(prepared: PreparedRun) -> dict[str, Any]:
         "left_out": len({str(qid) for qid, _ in index.missing}),
         "length_mismatches": index.length_mismatches,
         "legacy_batches": prepared.pass_settings.legacy_batches,
+        "own_checkpoint": prepared.checkpoint.own,
         "batch_size": prepared.pass_settings.batch_size,
         "disagreements": prepared.settings.disagreements,
         "epoch": prepared.checkpoint.epoch,

@@ -50,7 +50,10 @@ def _batch_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) ->
     effects = audit.get("batch_effects")
     if findings.notes.get("legacy_batches"):
         in_gates = findings.analysis.facts.gating_type == "global"
-        points.append(texts("audit.legacy_batches_global" if in_gates else "audit.legacy_batches"))
+        point = texts("audit.legacy_batches_global" if in_gates else "audit.legacy_batches")
+        points.append(point + (texts("audit.legacy_batches_own") if findings.notes.get("own_checkpoint") else ""))
+    elif findings.notes.get("own_checkpoint"):
+        points.append(texts("audit.own_values"))
     elif effects:
         n = effects["queries"]
         point = texts(
