@@ -7,7 +7,8 @@ import pytest
 from qd_detr.errors import RequestError
 from qd_detr.options import DEFAULTS
 from qd_detr.train import build_parser
-from qd_detr.training.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, resolve_options
+from qd_detr.training.distributed import device_name_of
+from qd_detr.training.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, check_legacy_flags, resolve_options
 
 NEEDED = {"use_avigate_custom": True, "train_path": "train.jsonl", "eval_path": "val.jsonl"}
 
@@ -56,3 +57,41 @@ def test_the_auxiliary_losses_can_be_switched_off():
 def test_options_without_meaning_here_are_named_in_a_warning(caplog):
     resolve_options(NEEDED, {"shoe_size": 43})
     assert "shoe_size" in caplog.text
+
+
+LEGACY_COMMAND = "--eval_split_name val --num_workers 4 --no_pin_memory --position_embedding sine --span_loss_type l1"
+LEGACY_COMMAND += " --contrastive_hdim 64 --temperature 0.07 --txt_drop_ratio 0 --start_epoch -1 --conf_thd 0.0 --device 0"
+
+
+def test_a_legacy_command_is_taken_and_what_means_nothing_here_is_named(caplog):
+    given = vars(build_parser().parse_args(LEGACY_COMMAND.split()))
+    check_legacy_flags(given)
+    assert resolve_options({**NEEDED, **given}) == resolve_options(NEEDED)
+    (said,) = caplog.messages
+    assert said.split(": ")[1] == (
+        "--no_pin_memory, --eval_split_name, --num_workers, --start_epoch, --contrastive_hdim, --temperature, --conf_thd"
+    )
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["--pre_norm", "--position_embedding learned", "--span_loss_type ce", "--contrastive_align_loss", "--txt_drop_ratio 0.2"],
+)
+def test_legacy_flags_ask_in_vain_for_variants_that_cannot_be_trained(flag):
+    with pytest.raises(RequestError, match=flag.split()[0]):
+        check_legacy_flags(vars(build_parser().parse_args(flag.split())))
+
+
+def test_legacy_flags_are_not_shown_in_the_help():
+    text = build_parser().format_help()
+    assert "--max_es_cnt" in text
+    assert "--num_workers" not in text
+    assert "--pre_norm" not in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"), [("0", "cuda:0"), ("3", "cuda:3"), ("-1", "cpu"), ("cpu", "cpu"), ("cuda:1", "cuda:1"), ("-2", "-2")]
+)
+def test_devices_may_be_numbered_as_in_the_legacy_code(asked, name):
+    assert build_parser().parse_args(["--device", asked]).device == asked
+    assert device_name_of(asked) == name

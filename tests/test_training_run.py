@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,7 @@ def test_training_stops_after_too_many_validations_without_a_better_one(dataset,
 def prepare(argv: list[str]) -> Training:
     args = train.build_parser().parse_args(argv)
     given = {name: value for name, value in vars(args).items() if name in train.BY_NAME}
-    return train.prepare(given, args.config_path, args.resume, World(0, 1, torch.device("cpu")))
+    return train.prepare(given, args.config_path, args.resume, World(0, 1, torch.device("cpu")), ExitStack())
 
 
 def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(dataset, tmp_path, monkeypatch, capsys):
@@ -252,7 +253,8 @@ def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(dataset, tmp_p
     assert train.main(flags(dataset, results)) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "epoch 2" in error
+    assert "epoch 1 (from 0, as checkpoints count; 2 in train.log.txt)" in error
+    assert "of epoch 0" in error
     assert str(results / checkpoints.LATEST) in error
     kept = read_checkpoint(results / checkpoints.LATEST)
     assert kept.epoch == 0
@@ -493,13 +495,16 @@ def test_tvsum_trains_on_saliency_and_keeps_the_best_map(tmp_path):
     assert "loss_span" not in (tmp_path / "run" / logs.TRAIN_LOG).read_text()
 
 
-def test_a_query_that_lacks_features_is_left_out_only_when_asked(dataset, tmp_path, capsys):
+def test_a_query_that_lacks_features_is_left_out_only_when_asked_and_is_named(tmp_path, capsys, caplog):
     copy = tmp_path / "data"
     planted.generate(copy, seed=1, n_train=N_TRAIN, n_val=N_VAL)
     (copy / planted.A_FEAT_DIR / "planted_train_10001.npy").unlink()
     assert train.main(flags(copy, tmp_path / "run", n_epoch=1)) == 2
     assert "10001" in capsys.readouterr().err
-    assert train.main(flags(copy, tmp_path / "run", n_epoch=1, skip_missing=True)) == 0
+    argv = flags(copy, tmp_path / "run", n_epoch=1, skip_missing=True)
+    assert train.main([flag for flag in argv if flag != "--quiet"]) == 0
+    assert f"1 of {N_TRAIN} training queries lack features and are left out (--skip_missing): qid 10001" in caplog.text
+    assert "validation queries lack" not in caplog.text
 
 
 def test_mixed_precision_on_the_cpu_is_said_to_be_without_effect(finished, dataset, tmp_path, caplog):

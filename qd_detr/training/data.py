@@ -5,7 +5,9 @@ Letters: B batch, L clips, n clips of one video.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,10 @@ from qd_detr.data.features import (
     check_features,
     locate_features,
 )
-from qd_detr.errors import DataError, first_few
+from qd_detr.errors import DataError, RequestError, first_few
 from qd_detr.training.targets import QueryTargets, Targets, collate_targets, query_targets
+
+logger = logging.getLogger(__name__)
 
 # Features that fit are kept in memory after the first epoch; reading thousands of small files costs more than using them.
 CACHE_BYTES = 2 * 1024**3
@@ -92,7 +96,8 @@ def epoch_plan(
     """Return the positions in each batch of an epoch, shuffled by seed and epoch.
 
     Of several processes each takes its share of every batch; a last batch that has no query for one of them is left
-    out in that epoch.
+    out in that epoch. A batch or a share of one query is trained on as it is, as the legacy code did: its own text
+    then stands for the other text of the saliency.
     """
     order = np.random.default_rng([seed, epoch]).permutation(n_queries).tolist()
     whole = [order[start : start + batch_size] for start in range(0, n_queries, batch_size)]
@@ -109,29 +114,56 @@ def load_splits(options: Mapping[str, Any], outright: frozenset[str] = frozenset
     Raises:
         RequestError: annotations or features that are missing or cannot be used.
     """
-    dset, domain = options["dset_name"], options["dset_domain"]
-    train_queries = _labelled(read_annotations(options["train_path"], dset, domain), options["train_path"])
-    eval_queries = _labelled(read_annotations(options["eval_path"], dset, domain), options["eval_path"])
+    train_queries, eval_queries = (_labelled_queries(options, name) for name in ("train_path", "eval_path"))
     kept = max(1, int(len(train_queries) * options["data_ratio"]))
     train_queries = train_queries[:kept]
 
     spec = _spec(options, 1, 1, 1)
-    folders = locate_features(
-        spec,
-        data_path=options["train_path"],
-        **{name: options[name] or None for name in ("v_feat_dirs", "t_feat_dir", "a_feat_dir") if name in outright},
-    )
-    spec = _with_sizes(spec, options, train_queries, folders)
+    named = {name: options[name] or None for name in ("v_feat_dirs", "t_feat_dir", "a_feat_dir") if name in outright}
     splits = []
-    for queries in (train_queries, eval_queries):
-        index = check_features(queries, folders, spec, skip_missing=options["skip_missing"], progress=True)
-        splits.append(
-            Split(index, CachingReader(folders, spec, index), float(options["clip_length"]), options["max_windows"])
-        )
+    with _flags_of_the_trainer():
+        folders = locate_features(spec, data_path=options["train_path"], **named)
+        spec = _with_sizes(spec, options, train_queries, folders)
+        for role, queries in (("training", train_queries), ("validation", eval_queries)):
+            index = check_features(queries, folders, spec, skip_missing=options["skip_missing"], progress=True)
+            _warn_of_left_out(index, len(queries), role)
+            reader = CachingReader(folders, spec, index)
+            splits.append(Split(index, reader, float(options["clip_length"]), options["max_windows"]))
     return splits[0], splits[1], spec
 
 
-def _labelled(queries: list[Query], path: str | Path) -> list[Query]:
+@contextmanager
+def _flags_of_the_trainer(annotations: str = "train_path") -> Iterator[None]:
+    """Let an error from below, which speaks of the analysis' flags, name those that this command has."""
+    instead = {
+        "--data_path": f"--{annotations}",
+        "give the folder that holds the feature folders with --feature_root, or name": "name",
+        " (--missing_list FILE writes all)": "",
+    }
+    try:
+        yield
+    except RequestError as error:
+        message = str(error)
+        for theirs, ours in instead.items():
+            message = message.replace(theirs, ours)
+        error.args = (message, *error.args[1:])
+        raise
+
+
+def _warn_of_left_out(index: FeatureIndex, asked: int, role: str) -> None:
+    left_out = list(dict.fromkeys(qid for qid, _ in index.missing))
+    if left_out:
+        logger.warning(
+            "%d of %d %s queries lack features and are left out (--skip_missing): qid %s",
+            len(left_out), asked, role, first_few(left_out),
+        )  # fmt: skip
+
+
+def _labelled_queries(options: Mapping[str, Any], name: str) -> list[Query]:
+    """Return the queries of the annotations that the option `name` gives; all of them have to have labels."""
+    path: str | Path = options[name]
+    with _flags_of_the_trainer(name):
+        queries = read_annotations(path, options["dset_name"], options["dset_domain"])
     bare = [query.qid for query in queries if not query.labelled]
     if bare:
         raise DataError(

@@ -1,28 +1,35 @@
 """The processes of a training run: one alone, or those that `torchrun` started.
 
 Every process holds the whole model and takes its share of each batch; gradients are averaged over the processes. The
-first one (rank 0) validates, logs and writes.
+first one (rank 0) validates, logs and writes. What stops one of them stops all, with the same message: a process that
+ended alone would leave the others waiting for it.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qd_detr.checkpoint import pick_device
-from qd_detr.errors import RequestError
+from qd_detr.errors import DataError, RequestError, RunError
+from qd_detr.training.matching import NotFiniteError
 
 # The others wait while rank 0 validates.
 _PATIENCE = timedelta(hours=6)
+# What can stop a run, the more specific first; a failure is told to the other processes as one of them.
+_FAILURES: tuple[type[RequestError | RunError], ...] = (NotFiniteError, DataError, RequestError, RunError)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -54,13 +61,44 @@ class World:
         dist.all_gather_object(values, value)
         return values
 
-    def all_true(self, value: bool) -> bool:
-        """Return whether the value is true in every process."""
+    def agree(self, failure: RequestError | RunError | None) -> None:
+        """Raise in every process if one of them has a failure: the first one's; a place where all wait for it."""
+        if self.size > 1:
+            flag = torch.tensor(int(failure is not None), device=self._exchange_device())
+            dist.all_reduce(flag, op=dist.ReduceOp.MAX)
+            if flag.item():
+                raise next(_told(told) for told in self.gather(_telling(failure)) if told is not None)
+        elif failure is not None:
+            raise failure
+
+    def by_first(self, work: Callable[[], T]) -> T:
+        """Return in every process what `work` gives in rank 0, which alone does it; its failure is raised in all.
+
+        Raises:
+            RequestError, RunError: as `work` raised it; an OSError becomes a RunError if there are other processes.
+        """
         if self.size == 1:
-            return value
-        flag = torch.tensor(int(value), device=self._exchange_device())
-        dist.all_reduce(flag, op=dist.ReduceOp.MIN)
-        return bool(flag.item())
+            return work()
+        done: Any = None
+        if self.first:
+            try:
+                done = (work(), None)
+            except (RequestError, RunError) as error:
+                done = (None, _telling(error))
+            except OSError as error:
+                done = (None, _telling(RunError(str(error))))
+        value, told = self.share(done)
+        if told is not None:
+            raise _told(told)
+        return value
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean over the processes; of one process alone, the very values."""
+        if self.size == 1:
+            return values
+        values = values.clone()
+        dist.all_reduce(values)
+        return values / self.size
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """Return the model whose backward pass averages gradients over the processes."""
@@ -74,13 +112,36 @@ class World:
         return self.device if self.device.type == "cuda" else torch.device("cpu")
 
 
+def _telling(failure: RequestError | RunError | None) -> tuple[int, str] | None:
+    """Return a failure as what can be sent: its kind and its message."""
+    if failure is None:
+        return None
+    return next(i for i, kind in enumerate(_FAILURES) if isinstance(failure, kind)), str(failure)
+
+
+def _told(told: tuple[int, str]) -> RequestError | RunError:
+    kind, message = told
+    return _FAILURES[kind](message)
+
+
+def device_name_of(asked: str) -> str:
+    """Return torch's name of a device; the legacy code counted GPUs from 0 and called the CPU -1."""
+    if asked == "-1":
+        return "cpu"
+    return f"cuda:{int(asked)}" if re.fullmatch("[0-9]{1,4}", asked) else asked
+
+
 @contextmanager
 def join_world(device_name: str) -> Iterator[World]:
     """Join the processes that torchrun started, if it did, and leave them at the end.
 
+    Args:
+        device_name: torch's name, "auto", or the legacy code's number.
+
     Raises:
         RequestError: the device cannot be used here.
     """
+    device_name = device_name_of(device_name)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(0, 1, pick_device(device_name))

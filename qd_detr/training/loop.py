@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,10 @@ from qd_detr.checkpoint import FORMAT
 from qd_detr.errors import DataError, RequestError, RunError
 from qd_detr.evaluation import write_metrics
 from qd_detr.model import QDDETR
-from qd_detr.training import checkpoints, logs
+from qd_detr.training import checkpoints, logs, run_folder
 from qd_detr.training.data import Split, epoch_plan
 from qd_detr.training.distributed import World
+from qd_detr.training.identity import difference, mark_of
 from qd_detr.training.losses import Criterion
 from qd_detr.training.matching import NotFiniteError
 from qd_detr.training.targets import Targets
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 PREDICTIONS = "best_{dset}_val_preds.jsonl"
 _AMP_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LR_DROP_FACTOR = 0.1
+# fp16 gradients overflow now and then; each time the scale is halved. So many times in a row it is not the scale.
+OVERFLOWS_MAX = 30
 
 AroundValidation = Callable[[int], AbstractContextManager[Any]]
 
@@ -70,6 +73,8 @@ class Training:
         amp = options["amp"] if world.device.type == "cuda" else "off"
         self.amp_dtype = _AMP_DTYPES.get(amp)
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=amp == "fp16")
+        self.overflows = 0  # steps in a row that were left out
+        self.data = {"training": mark_of(train), "validation": mark_of(val)}
 
     def run(self, around_validation: AroundValidation | None = None) -> Progress:
         """Train until the last epoch or an early stop, and return how it went.
@@ -80,10 +85,16 @@ class Training:
                 validation's metrics as its attribute `metrics`.
 
         Raises:
-            RunError: the training diverged, or a file cannot be written. The last good checkpoint is kept.
+            RunError: the training diverged, or a file cannot be written; in every process, whichever it happened to.
+                The last good checkpoint is kept.
         """
         network = self.world.wrap(self.model)
-        stop = False
+        stop = self._stops_early()
+        if stop:
+            logger.warning(
+                "the run stopped early after %d validations without a better one; a higher --max_es_cnt goes on",
+                self.progress.validations_without_best,
+            )
         # disable=None: silent when stderr is no terminal.
         bar = tqdm(total=self.options["n_epoch"], initial=self.progress.epochs_done, unit="epoch", desc="training",
                    disable=None if self.world.first else True)  # fmt: skip
@@ -96,13 +107,13 @@ class Training:
                 except NotFiniteError as error:
                     raise RunError(self._divergence(epoch, error)) from None
                 except DataError as error:  # the request was right as far as headers tell
-                    raise RunError(f"training stopped in epoch {epoch + 1}: {error}") from None
+                    raise RunError(f"training stopped in epoch {_both_counts(epoch)}: {error}") from None
                 stop = self._finish_epoch(epoch, losses, validation)
                 bar.update()
         return self.progress
 
     def train_epoch(self, network: nn.Module, epoch: int) -> dict[str, float]:
-        """Train one epoch and return the mean weighted losses over its batches."""
+        """Train one epoch and return the mean weighted losses over its batches and processes."""
         plan = epoch_plan(
             len(self.train_split.queries),
             self.options["bsz"],
@@ -114,20 +125,30 @@ class Training:
         network.train()
         sums: Tensor | None = None
         names: list[str] = []
-        for _, batch, targets in self.train_split.batches(plan, self.options["seed"], epoch):
+        for batch, targets in self._batches(plan, epoch):
             weighted = self.train_step(network, batch, targets)
             names = list(weighted)
             values = torch.stack(list(weighted.values())).double()
             sums = values if sums is None else sums + values
         if sums is None:
             raise RunError(f"no batch of {self.world.size} processes could be filled; use fewer processes")
-        return dict(zip(names, (sums / len(plan)).tolist(), strict=True))
+        return dict(zip(names, self.world.mean(sums / len(plan)).tolist(), strict=True))
+
+    def _batches(self, plan: list[list[int]], epoch: int) -> Iterator[tuple[dict[str, Any], Targets]]:
+        """Yield the epoch's batches; one that cannot be read ends the run in every process."""
+        try:
+            for _, batch, targets in self.train_split.batches(plan, self.options["seed"], epoch):
+                yield batch, targets
+        except DataError as error:
+            self.world.agree(error)  # the others ask within their step, and raise the same
 
     def train_step(self, network: nn.Module, batch: Mapping[str, Any], targets: Targets) -> dict[str, Tensor]:
         """Take one step and return the batch's weighted losses, loss_overall last.
 
         Raises:
-            NotFiniteError: the loss or its gradient is; the weights are as they were before the step.
+            NotFiniteError: the loss or its gradient is, or in fp16 the gradient of `OVERFLOWS_MAX` steps in a row; the
+                weights are as they were before the step. Of several processes all raise it.
+            DataError: another process could not read its share of the batch.
         """
         device = self.world.device
         autocast: AbstractContextManager[Any] = nullcontext()
@@ -135,28 +156,52 @@ class Training:
             autocast = torch.autocast(device.type, self.amp_dtype)
         with autocast:
             outputs = network(batch)
-        weighted = self.criterion.weighted(self.criterion(outputs, targets.to(device)))
-        loss = self.criterion.total(weighted)
+        failure: NotFiniteError | None = None
+        try:
+            weighted = self.criterion.weighted(self.criterion(outputs, targets.to(device)))
+            loss = self.criterion.total(weighted)
+            if not torch.isfinite(loss):
+                failure = NotFiniteError("the loss is not finite")
+        except NotFiniteError as error:  # the matching found it first
+            failure = error
         # Asked of all processes: one that stopped alone would leave the others waiting for its gradients.
-        if not self.world.all_true(bool(torch.isfinite(loss))):
-            raise NotFiniteError("the loss is not finite")
+        self.world.agree(failure)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.unscale_(self.optimizer)
         limit = self.options["grad_clip"] or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
-        # fp16 gradients overflow now and then: the scaler then leaves the step out and lowers its scale.
-        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+        # The gradients of all processes are one by now, so that all of them raise, or none.
+        if torch.isfinite(norm):
+            self.overflows = 0
+        elif self.scaler.is_enabled():  # it leaves the step out and lowers its scale
+            self.overflows += 1
+            if self.overflows >= OVERFLOWS_MAX:
+                raise NotFiniteError(f"the gradient is not finite, in {self.overflows} steps in a row of fp16")
+        else:
             raise NotFiniteError("the gradient is not finite")
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return {name: value.detach() for name, value in {**weighted, "loss_overall": loss}.items()}
 
+    def validates(self, epoch: int) -> bool:
+        """Return whether an epoch (from 0) ends with a validation."""
+        return (epoch + 1) % self.options["eval_every"] == 0 or epoch + 1 == self.options["n_epoch"]
+
     def _validate(self, epoch: int, around_validation: AroundValidation | None) -> Validation | None:
         """Return rank 0's validation if the epoch has one; None in the other processes."""
-        due = (epoch + 1) % self.options["eval_every"] == 0 or epoch + 1 == self.options["n_epoch"]
-        if not due or not self.world.first:
+        if not self.validates(epoch):
             return None
+        validation: Validation | None = None
+
+        def watched() -> None:
+            nonlocal validation  # kept where it is: the others have no use for its predictions
+            validation = self._watched_validation(epoch, around_validation)
+
+        self.world.by_first(watched)
+        return validation
+
+    def _watched_validation(self, epoch: int, around_validation: AroundValidation | None) -> Validation:
         with around_validation(epoch) if around_validation else nullcontext() as seen:
             validation = validate(self.model, self.criterion, self.val_split, self.options)
             if seen is not None:
@@ -175,7 +220,8 @@ class Training:
                 self.progress.best_score, self.progress.best_epoch = validation.score, epoch
             self.progress.validations_without_best = 0 if best else self.progress.validations_without_best + 1
         rng = self.world.gather(checkpoints.random_state())
-        if self.world.first:
+
+        def log_and_keep() -> None:
             # Logs first and model_latest last: a run killed in between repeats the epoch, and its lines are cut then.
             logs.append(self.directory / logs.TRAIN_LOG, logs.log_line(epoch + 1, losses))
             if validation is not None:
@@ -183,6 +229,12 @@ class Training:
                 logs.append(self.directory / logs.EVAL_LOG, line)
                 logger.info("epoch %d: %s %.2f", epoch, validation.score_name, validation.score)
             self._write(self.state(rng), validation if best else None)
+
+        self.world.by_first(log_and_keep)
+        return self._stops_early()
+
+    def _stops_early(self) -> bool:
+        """Return whether there were too many validations without a better one; rank 0 knows."""
         limit = self.options["max_es_cnt"]
         return bool(self.world.share(0 <= limit < self.progress.validations_without_best))
 
@@ -211,37 +263,57 @@ class Training:
             "training_state": {
                 "rng": rng,
                 "scaler": self.scaler.state_dict(),
+                "overflows": self.overflows,
+                "data": self.data,
                 "best_score": self.progress.best_score,
                 "best_epoch": self.progress.best_epoch,
                 "validations_without_best": self.progress.validations_without_best,
             },
         }
 
-    def restore(self, content: Mapping[str, Any]) -> None:
-        """Go back to where a checkpoint of this run was written.
-
-        Raises:
-            RequestError: it was written by another number of processes; nothing was changed.
-        """
+    def refuse_other_run(self, content: Mapping[str, Any]) -> None:
+        """Raise RequestError if a checkpoint is of another number of processes or was trained on other data."""
         extra = content["training_state"]
         if len(extra["rng"]) != self.world.size:
             raise RequestError(
                 f"the run had {len(extra['rng'])} processes and now has {self.world.size}; "
                 "it can only be continued exactly with as many"
             )
+        for role, path in (("training", "train_path"), ("validation", "eval_path")):
+            # Checkpoints of older versions do not say what they were trained on.
+            other = difference(extra["data"][role], self.data[role]) if "data" in extra else None
+            if other is not None:
+                raise RequestError(
+                    f"--resume continues the run on its own {role} data, and {self.options[path]} gives {other}; give the "
+                    f"data it was begun with (--{path} and the feature folders), or begin a new run"
+                )
+
+    def restore(self, content: Mapping[str, Any]) -> None:
+        """Go back to where a checkpoint of this run was written.
+
+        Raises:
+            RequestError: as `refuse_other_run`; nothing was changed.
+        """
+        self.refuse_other_run(content)
+        extra = content["training_state"]
         self.model.load_state_dict(content["model"], strict=True)
         self.optimizer.load_state_dict(content["optimizer"])
         self.scheduler.load_state_dict(content["lr_scheduler"])
         self.scaler.load_state_dict(extra["scaler"])
+        self.overflows = extra.get("overflows", 0)
         self.progress = Progress(
             content["epoch"] + 1, extra["best_score"], extra["best_epoch"], extra["validations_without_best"]
         )
         checkpoints.restore_random_state(extra["rng"][self.world.rank])
-        if self.world.first:
-            logs.cut_after(self.directory / logs.TRAIN_LOG, self.progress.epochs_done)
-            logs.cut_after(self.directory / logs.EVAL_LOG, self.progress.epochs_done - 1)
+        self.world.by_first(lambda: run_folder.go_on(self.directory, self.options, self.progress.epochs_done))
 
     def _divergence(self, epoch: int, error: NotFiniteError) -> str:
         kept = self.directory / checkpoints.LATEST
-        where = f"kept: {kept}, of epoch {epoch}" if self.progress.epochs_done else "no checkpoint was written yet"
-        return f"training diverged in epoch {epoch + 1}: {error}; {where}. Lower --lr, or look at the features"
+        done = self.progress.epochs_done
+        where = f"kept: {kept}, of epoch {done - 1}" if done else "no checkpoint was written yet"
+        return f"training diverged in epoch {_both_counts(epoch)}: {error}; {where}. Lower --lr, or look at the features"
+
+
+def _both_counts(epoch: int) -> str:
+    """Return an epoch as checkpoints and eval.log.txt count it, and as train.log.txt does."""
+    return f"{epoch} (from 0, as checkpoints count; {epoch + 1} in {logs.TRAIN_LOG})"

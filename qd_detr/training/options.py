@@ -35,6 +35,7 @@ TRAINING_DEFAULTS: dict[str, Any] = {
     "max_es_cnt": 200,
     "eval_every": 5,
     "save_every": 0,
+    "gate_monitor_every": 0,
     "amp": "off",
     "skip_missing": False,
 }
@@ -107,6 +108,7 @@ OPTIONS = (
     Option("max_es_cnt", "limit", "validations without a better result before an early stop; -1 for never"),
     Option("eval_every", "count", "epochs between validations; the last epoch is always validated"),
     Option("save_every", "natural", "epochs between kept checkpoints model_e{NNNN}.ckpt; 0 for none"),
+    Option("gate_monitor_every", "natural", "watch the gates in every N-th validation, into training_analysis/; 0 for never"),
     Option("nms_thd", "limit_share", "overlap above which a window is suppressed; -1 for no suppression"),
     Option("max_before_nms", "count", "windows that suppression looks at"),
     Option("max_after_nms", "count", "windows that suppression leaves"),
@@ -141,20 +143,24 @@ _FIXED: dict[str, tuple[Any, str]] = {
     "contrastive_align_loss": (False, "this trainer has no contrastive alignment loss"),
     "txt_drop_ratio": (0, "this trainer drops no words"),
 }
-# Legacy options that say nothing about this run: where and how the legacy code ran, and inference.
-_WITHOUT_MEANING = frozenset(
-    (
-        "eval_split_name", "debug", "device", "num_workers", "no_pin_memory", "eval_untrained", "resume", "resume_all",
-        "start_epoch", "contrastive_hdim", "temperature", "contrastive_align_loss_coef", "conf_thd", "results_dir",
-        "results_root", "exp_id",
-    )
+# Legacy flags that say nothing about a run of this trainer: how the legacy code ran, and inference.
+_IDLE_SWITCHES = ("debug", "no_pin_memory", "eval_untrained", "resume_all")
+_IDLE_VALUES = (
+    "eval_split_name", "num_workers", "start_epoch", "contrastive_hdim", "temperature", "contrastive_align_loss_coef",
+    "conf_thd",
 )  # fmt: skip
-# What a continued run may do differently without being another run.
-CHANGEABLE_ON_RESUME = frozenset(("n_epoch", "max_es_cnt", "eval_every", "save_every", "eval_bsz"))
+# What an options file of another run says of itself alone.
+_OF_ANOTHER_RUN = ("device", "resume", "results_dir", "results_root", "exp_id")
+_WITHOUT_MEANING = frozenset((*_IDLE_SWITCHES, *_IDLE_VALUES, *_OF_ANOTHER_RUN))
+# Where a run's data and results lie: they may have been moved.
+PLACES = ("train_path", "eval_path", "v_feat_dirs", "t_feat_dir", "a_feat_dir", "results_dir", "results_root")
+# What else a continued run may do differently without being another run.
+CHANGEABLE_ON_RESUME = ("n_epoch", "max_es_cnt", "eval_every", "save_every", "eval_bsz", "gate_monitor_every")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add a flag for every option. What is not given stays absent from the parsed namespace."""
+    """Add a flag for every option and every legacy one. What is not given stays absent from the parsed namespace."""
+    _add_legacy_flags(parser)
     for option in OPTIONS:
         default = TRAINING_DEFAULTS[option.name]
         shown = "" if default in (None, "", []) or isinstance(default, bool) else f" (default: {default})"
@@ -176,6 +182,37 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
                 default=argparse.SUPPRESS,
                 help=text,
             )
+
+
+def _add_legacy_flags(parser: argparse.ArgumentParser) -> None:
+    """Add, unseen in the help, the legacy flags that are no options here: legacy commands run as they are."""
+    for name, (only, _) in _FIXED.items():
+        if isinstance(only, bool):
+            parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        else:
+            kind = str if isinstance(only, str) else float
+            parser.add_argument(f"--{name}", type=kind, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for name in _IDLE_SWITCHES:
+        parser.add_argument(f"--{name}", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    for name in _IDLE_VALUES:
+        parser.add_argument(f"--{name}", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+
+def check_legacy_flags(given: Mapping[str, Any]) -> None:
+    """Warn of legacy flags without meaning here.
+
+    Args:
+        given: everything that was parsed; what is no legacy flag is passed over.
+
+    Raises:
+        RequestError: one asks for a variant that this trainer does not have.
+    """
+    for name, (only, reason) in _FIXED.items():
+        if name in given and given[name] != only:
+            raise RequestError(f"--{name} {given[name]!r}: only {only!r} can be trained: {reason}")
+    idle = [f"--{name}" for name in (*_IDLE_SWITCHES, *_IDLE_VALUES) if name in given]
+    if idle:
+        logger.warning("legacy flags that mean nothing to this trainer: %s", ", ".join(idle))
 
 
 def resolve_options(flags: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -243,14 +280,18 @@ def _fits(option: Option, value: Any) -> bool:
 
 
 def refuse_changes(flags: Mapping[str, Any], stored: Mapping[str, Any]) -> None:
-    """Raise RequestError if flags given with --resume ask for another run than the one that is continued."""
+    """Raise RequestError if flags given with --resume ask for another run than the one that is continued.
+
+    Places may differ: that the data in them are the same is for `Training.restore` to see.
+    """
+    free = (*CHANGEABLE_ON_RESUME, *PLACES)
     other = [
         f"--{name} {value!r} instead of {stored.get(name)!r}"
         for name, value in flags.items()
-        if name in BY_NAME and name not in CHANGEABLE_ON_RESUME and value != stored.get(name)
+        if name in BY_NAME and name not in free and value != stored.get(name)
     ]
     if other:
         raise RequestError(
             f"--resume continues the run as it was; {'; '.join(other)} would make it another one. "
-            f"Only {', '.join(sorted(CHANGEABLE_ON_RESUME))} may change"
+            f"Only {', '.join(sorted(CHANGEABLE_ON_RESUME))} may change, and where things lie: {', '.join(PLACES)}"
         )
