@@ -18,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -60,7 +61,7 @@ def main() -> int:
     parser.add_argument("--opt", help="options file of a legacy run, with --sample")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as until_done:
         if args.sample:
             flags = ["--train_path", str(args.sample / "highlight_train_sample.jsonl")]
             flags += ["--eval_path", str(args.sample / "highlight_val_sample.jsonl")]
@@ -68,7 +69,7 @@ def main() -> int:
             planted.generate(Path(scratch) / "data")
             flags = planted.training_flags(Path(scratch) / "data")
         flags += ["--eval_every", "1", "--results_dir", str(Path(scratch) / "run")]
-        training = prepared(flags, args.opt)
+        training = prepared(flags, args.opt, until_done)
         monitor = GateMonitor(training.model, Path(scratch) / "training_analysis")
         added, epochs = measure(training, monitor, args.pairs)
     epoch_s = statistics.median(epochs)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -38,10 +39,10 @@ def plain_epoch(training: Training, batches: list) -> None:
         optimizer.step()
 
 
-def prepared(flags: list[str], config: str | None) -> Training:
+def prepared(flags: list[str], config: str | None, until_done: ExitStack) -> Training:
     args = train.build_parser().parse_args(flags)
     given = {name: value for name, value in vars(args).items() if name in train.BY_NAME}
-    return train.prepare(given, config, None, World(0, 1, torch.device("cpu")))
+    return train.prepare(given, config, None, World(0, 1, torch.device("cpu")), until_done)
 
 
 def measure(training: Training, rounds: int) -> PairedRatio:
@@ -63,7 +64,7 @@ def main() -> int:
     parser.add_argument("--data_ratio", default="1.0", help="share of the training queries to use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as until_done:
         if args.sample:
             flags = ["--train_path", str(args.sample / "highlight_train_sample.jsonl")]
             flags += ["--eval_path", str(args.sample / "highlight_val_sample.jsonl")]
@@ -71,7 +72,7 @@ def main() -> int:
             planted.generate(Path(scratch) / "data")
             flags = planted.training_flags(Path(scratch) / "data")
         flags += ["--data_ratio", args.data_ratio, "--results_dir", str(Path(scratch) / "run")]
-        ratio = measure(prepared(flags, args.opt), args.pairs)
+        ratio = measure(prepared(flags, args.opt, until_done), args.pairs)
     print(f"trainer / plain loop, one epoch: {ratio} (allowed {ALLOWED_RATIO})")
     return 0 if ratio.median <= ALLOWED_RATIO else 1
 
