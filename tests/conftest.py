@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ from qd_detr.model import QDDETR
 # tests start inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
+
+# A shell that starts a job in the background lets it ignore Ctrl-C; the tests of Ctrl-C mean what a terminal sends.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
     "video_dim": 6, "audio_dim": 5, "text_dim": 4, "hidden_dim": 16, "n_heads": 2, "fusion_layers": 2,
