@@ -23,9 +23,8 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.bench_training import prepared
+from benchmarks.bench_training import add_arguments, prepared, run_flags
 from benchmarks.pairing import paired_differences
-from qd_detr import planted
 from qd_detr.monitor import GateMonitor
 from qd_detr.training.loop import Training
 
@@ -55,20 +54,11 @@ def measure(training: Training, monitor: GateMonitor, pairs: int) -> tuple[list[
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--sample", type=Path, help="folder of highlight_{train,val}_sample.jsonl and its features")
-    parser.add_argument("--opt", help="options file of a legacy run, with --sample")
+    add_arguments(parser, pairs=15)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as until_done:
-        if args.sample:
-            flags = ["--train_path", str(args.sample / "highlight_train_sample.jsonl")]
-            flags += ["--eval_path", str(args.sample / "highlight_val_sample.jsonl")]
-        else:
-            planted.generate(Path(scratch) / "data")
-            flags = planted.training_flags(Path(scratch) / "data")
-        flags += ["--eval_every", "1", "--results_dir", str(Path(scratch) / "run")]
+        flags = [*run_flags(args.sample, Path(scratch)), "--eval_every", "1"]
         training = prepared(flags, args.opt, until_done)
         monitor = GateMonitor(training.model, Path(scratch) / "training_analysis")
         added, epochs = measure(training, monitor, args.pairs)

@@ -45,6 +45,25 @@ def prepared(flags: list[str], config: str | None, until_done: ExitStack) -> Tra
     return train.prepare(given, config, None, World(0, 1, torch.device("cpu")), until_done)
 
 
+def add_arguments(parser: argparse.ArgumentParser, pairs: int) -> None:
+    """Add what the benchmarks of training have in common."""
+    parser.add_argument("--pairs", type=int, default=pairs)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sample", type=Path, help="folder of highlight_{train,val}_sample.jsonl and its features")
+    parser.add_argument("--opt", help="options file of a legacy run, with --sample")
+
+
+def run_flags(sample: Path | None, scratch: Path) -> list[str]:
+    """Return the trainer's flags for a run in `scratch`, on the sample or else on planted data."""
+    if sample is None:
+        planted.generate(scratch / "data")
+        flags = planted.training_flags(scratch / "data")
+    else:
+        flags = ["--train_path", str(sample / "highlight_train_sample.jsonl")]
+        flags += ["--eval_path", str(sample / "highlight_val_sample.jsonl")]
+    return [*flags, "--results_dir", str(scratch / "run")]
+
+
 def measure(training: Training, rounds: int) -> PairedRatio:
     """Return trainer / plain for one epoch of each."""
     options = training.options
@@ -57,21 +76,12 @@ def measure(training: Training, rounds: int) -> PairedRatio:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--sample", type=Path, help="folder of highlight_{train,val}_sample.jsonl and its features")
-    parser.add_argument("--opt", help="options file of a legacy run, with --sample")
+    add_arguments(parser, pairs=9)
     parser.add_argument("--data_ratio", default="1.0", help="share of the training queries to use")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as until_done:
-        if args.sample:
-            flags = ["--train_path", str(args.sample / "highlight_train_sample.jsonl")]
-            flags += ["--eval_path", str(args.sample / "highlight_val_sample.jsonl")]
-        else:
-            planted.generate(Path(scratch) / "data")
-            flags = planted.training_flags(Path(scratch) / "data")
-        flags += ["--data_ratio", args.data_ratio, "--results_dir", str(Path(scratch) / "run")]
+        flags = [*run_flags(args.sample, Path(scratch)), "--data_ratio", args.data_ratio]
         ratio = measure(prepared(flags, args.opt, until_done), args.pairs)
     print(f"trainer / plain loop, one epoch: {ratio} (allowed {ALLOWED_RATIO})")
     return 0 if ratio.median <= ALLOWED_RATIO else 1
