@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +14,6 @@ from qd_detr.selfcheck import checks, plan
 from qd_detr.selfcheck.ledger import CheckFailed, Ledger, expect
 
 REPOSITORY = Path(__file__).parents[1]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_quick_passes_and_leaves_a_tree_to_look_at(tmp_path: Path) -> None:
