@@ -12,7 +12,7 @@ from qd_detr.certificate.claims import AROUND, INVISIBLE
 from qd_detr.certificate.request import FAILED, NOT_CHECKED, REPORT_NAME, Certificate, Check
 from qd_detr.certificate.texts import CATALOGUES
 from qd_detr.errors import RequestError
-from qd_detr.results.tree import to_json
+from qd_detr.results.tree import obstacle_to_writing, to_json
 from qd_detr.wording import Texts, display_width, padded, wrapped
 
 FORMAT = "qd_detr-gates compatibility/1"
@@ -154,15 +154,8 @@ def report_json(certificate: Certificate) -> dict[str, Any]:
 
 def check_writable(output_dir: Path) -> None:
     """Raise RequestError if no report could be written there; writes nothing."""
-    existing = output_dir
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    problem = None
-    if not existing.is_dir():
-        problem = f"{existing} is not a folder"
-    elif not os.access(existing, os.W_OK | os.X_OK):
-        problem = f"no permission in {existing}"
-    elif (output_dir / REPORT_NAME).is_dir():
+    problem = obstacle_to_writing(output_dir)
+    if problem is None and (output_dir / REPORT_NAME).is_dir():
         problem = f"{output_dir / REPORT_NAME} is a folder"
     if problem:
         raise RequestError(f"{REPORT_NAME} cannot be written to {output_dir}: {problem}; give another --output_dir")

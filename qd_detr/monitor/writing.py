@@ -19,7 +19,7 @@ from qd_detr.figures.style import save_figure
 from qd_detr.figures.trends import plot_evolution
 from qd_detr.monitor.picture import evolution_data
 from qd_detr.results.context import OutputOptions, RunFindings, SampleContext
-from qd_detr.results.tree import ResultsTree, to_json
+from qd_detr.results.tree import ResultsTree, obstacle_to_writing, to_json
 from qd_detr.results.whole import write_run
 from qd_detr.tracking.history import GateHistory
 
@@ -153,13 +153,9 @@ class EpochWriter:
 
 
 def _check_writable(directory: Path) -> None:
-    existing = directory
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        raise RequestError(f"{directory} cannot hold a training's gates: {existing} is not a folder; give another folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise RequestError(f"{directory} cannot hold a training's gates: no permission in {existing}; give another folder")
+    problem = obstacle_to_writing(directory)
+    if problem:
+        raise RequestError(f"{directory} cannot hold a training's gates: {problem}; give another folder")
 
 
 def _read_evolution(path: Path) -> dict[str, Any]:

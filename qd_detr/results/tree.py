@@ -30,6 +30,16 @@ RUN_CONFIG = "run_config.json"
 _PREVIOUS = "previous_run_config.json"
 
 
+def obstacle_to_writing(directory: Path) -> str | None:
+    """Return why a folder, which need not be there yet, could not be written to; None if it could. Writes nothing."""
+    existing = directory
+    while not os.path.lexists(existing) and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir():
+        return f"{existing} is not a folder"
+    return None if os.access(existing, os.W_OK | os.X_OK) else f"no permission in {existing}"
+
+
 class ResultsTree:
     """Write-side of one results folder, as a context manager.
 
@@ -49,9 +59,6 @@ class ResultsTree:
 
     def check(self) -> None:
         """Raise RequestError if a tree could not be written there; writes nothing."""
-        existing = self.output_dir
-        while not os.path.lexists(existing) and existing != existing.parent:
-            existing = existing.parent
         problem = None
         try:
             os.lstat(self.output_dir)
@@ -63,10 +70,8 @@ class ResultsTree:
             ) from None
         if os.path.islink(self.partial) or os.path.islink(self.journal_dir):
             problem = f"{self.partial} or its journal is a link, and work in progress would be written elsewhere"
-        elif not existing.is_dir():
-            problem = f"{existing} is not a folder"
-        elif not os.access(existing, os.W_OK | os.X_OK):
-            problem = f"no permission in {existing}"
+        else:
+            problem = obstacle_to_writing(self.output_dir)
         if problem:
             raise RequestError(f"results cannot be written to {self.output_dir}: {problem}; give another --output_dir")
 
