@@ -153,8 +153,9 @@ def _check_size(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def _first_line(error: BaseException) -> str:
+    """Return the first sentence of the first line: what torch says after it is advice for its own developers."""
     lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else "no details"
+    return lines[0].partition(". ")[0][:200] if lines else "no details"
 
 
 def _weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
