@@ -11,7 +11,7 @@ from pathlib import Path
 from qd_detr.certificate import claims
 from qd_detr.certificate.inputs import open_samples
 from qd_detr.certificate.request import CertificateRequest
-from qd_detr.checkpoint import FORMAT, Checkpoint, read_checkpoint
+from qd_detr.checkpoint import Checkpoint, read_checkpoint
 from qd_detr.data.annotations import read_annotations
 from qd_detr.errors import MissingFileError, RequestError
 from qd_detr.guide.finding import Found, look_around
@@ -157,7 +157,7 @@ class Walk:
         )  # fmt: skip
         if self.checkpoint.epoch is not None:
             terminal.say("about.epoch", "  ", epoch=self.checkpoint.epoch)
-        if self.checkpoint.format == FORMAT:
+        if self.checkpoint.own:
             terminal.say("about.own", "  ")
         for sentence in settings.disagreements:
             terminal.say("about.disagreement", "  ", what=sentence)
@@ -271,7 +271,7 @@ class Walk:
     def _ask_analysis(self) -> bool:
         terminal = self.terminal
         assert self.checkpoint is not None
-        argv = [] if self.checkpoint.format == FORMAT else ["--legacy_model"]
+        argv = [] if self.checkpoint.own else ["--legacy_model"]
         argv += [*self._model_flags(), "--data_path", str(self.data_path), *self._feature_flags()]
         if self.max_samples is not None:
             argv += ["--max_samples", str(self.max_samples)]
