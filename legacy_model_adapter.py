@@ -11,9 +11,15 @@ from typing import TypeVar
 
 from torch import nn
 
-from qd_detr.checkpoint import build_model, pick_device, read_checkpoint, resolve
-from qd_detr.grafting import graft_gate_tracking
-from qd_detr.model import QDDETR
+import qd_detr
+
+_PLACE = str(Path(__file__).resolve().parent / "qd_detr")
+if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
+    qd_detr.__path__.append(_PLACE)
+
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.weights.checkpoint import build_model, pick_device, read_checkpoint, resolve
+from qd_detr.gates.weights.grafting import graft_gate_tracking
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -33,7 +39,7 @@ def load_legacy_model_with_gate_tracking(
         config_path: options file, if the options are neither in the checkpoint nor in opt.json beside it.
 
     Raises:
-        FileNotFoundError: no such file. ValueError (`qd_detr.errors.RequestError`): anything else that is wrong
+        FileNotFoundError: no such file. ValueError (`qd_detr.gates.errors.RequestError`): anything else that is wrong
             with the checkpoint or the request, by name and with the remedy.
     """
     where = pick_device(device)
@@ -53,7 +59,7 @@ def adapt_legacy_model(model: Model, gating_type: str | None = None) -> Model:
         gating_type: None keeps what the fusion does. Only global and clipwise can be exchanged, with a warning.
 
     Raises:
-        ValueError (`qd_detr.errors.RequestError`): no fusion or two, a fusion that computes something else, or a
+        ValueError (`qd_detr.gates.errors.RequestError`): no fusion or two, a fusion that computes something else, or a
             gating type its weights cannot run with. The model is untouched then.
     """
     graft_gate_tracking(model, gating_type)

@@ -14,10 +14,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd_detr import __version__
-from qd_detr.guide.terminal import Terminal
-from qd_detr.guide.texts import CATALOGUES
-from qd_detr.wording import LANGUAGES, Texts, language_of_locale
+import qd_detr
+
+_PLACE = str(Path(__file__).resolve().parent / "qd_detr")
+if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
+    qd_detr.__path__.append(_PLACE)
+
+from qd_detr.gates import __version__
+from qd_detr.gates.commands.guide.terminal import Terminal
+from qd_detr.gates.commands.guide.texts import CATALOGUES
+from qd_detr.gates.wording import LANGUAGES, Texts, language_of_locale
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -54,7 +60,7 @@ def walk(texts: Texts) -> int:
     # Here, not above: these take seconds to import, and the guide's text needs none of them.
     import run_gate_analysis
     import test_legacy_model
-    from qd_detr.guide.walk import Script, Walk
+    from qd_detr.gates.commands.guide.walk import Script, Walk
 
     test, analysis = (
         Script(module.main, Path(module.__file__), frozenset(module.build_parser()._option_string_actions))

@@ -13,15 +13,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from qd_detr import __version__
-from qd_detr.command_line import exit_status
-from qd_detr.demo import KINDS, demo
-from qd_detr.errors import RequestError
-from qd_detr.gating_types import GATING_TYPES
-from qd_detr.interventions.conditions import AUDIO_MODES
-from qd_detr.job import AnalysisRequest, compare, prepare, run
-from qd_detr.results.report import report_place, terminal_summary
-from qd_detr.wording import LANGUAGES
+import qd_detr
+
+_PLACE = str(Path(__file__).resolve().parent / "qd_detr")
+if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
+    qd_detr.__path__.append(_PLACE)
+
+from qd_detr.gates import __version__
+from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.commands.analyse import AnalysisRequest, compare, prepare, run
+from qd_detr.gates.data.demo import KINDS, demo
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.results.report import report_place, terminal_summary
+from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES
+from qd_detr.gates.wording import LANGUAGES
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
@@ -42,9 +48,19 @@ def build_parser() -> argparse.ArgumentParser:
     add("--analyze_samples", nargs="+", metavar="ID", help="only the samples with these qids")
     add("--batch_size", type=int, metavar="N", help="samples per batch; results do not depend on it (default: 32)")
     add("--legacy_batches", action="store_true", help="repeat the legacy run's batches, in which samples mix")
-    add("--output_dir", type=Path, default=Path("gate_analysis_results"), metavar="D",
-        help="results folder (default: ./gate_analysis_results)")  # fmt: skip
-    add("--compare_samples", nargs="*", metavar="ID", help="comparison figure of these samples; of a telling few without ids")
+    add(
+        "--output_dir",
+        type=Path,
+        default=Path("gate_analysis_results"),
+        metavar="D",
+        help="results folder (default: ./gate_analysis_results)",
+    )
+    add(
+        "--compare_samples",
+        nargs="*",
+        metavar="ID",
+        help="comparison figure of these samples; of a telling few without ids",
+    )
     add("--save_raw_data", action="store_true", help="also write the gates as .npy files")
     add("--no_figures", action="store_true", help="write no figures")
     add("--figure_format", choices=FIGURE_FORMATS, default="png", help="default: png")
@@ -55,16 +71,43 @@ def build_parser() -> argparse.ArgumentParser:
     add("--a_feat_dir", type=Path, metavar="D", help="audio feature folder")
     add("--skip_missing", action="store_true", help="leave out queries whose features are missing")
     add("--missing_list", type=Path, metavar="FILE", help="write the list of missing features here")
-    add("--interventions", type=Path, metavar="FILE", help="JSON list of gate interventions to run beside the model as it is")
+    add(
+        "--interventions",
+        type=Path,
+        metavar="FILE",
+        help="JSON list of gate interventions to run beside the model as it is",
+    )
     add("--ablate", action="store_true", help="the standard sweep: gates off, scaled, sign flipped")
-    add("--audio", nargs="+", choices=AUDIO_MODES, default=[], metavar="MODE",
-        help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}")  # fmt: skip
-    add("--compare_runs", type=Path, nargs=2, metavar=("A", "B"),
-        help="compare two finished results folders instead of running a model")  # fmt: skip
-    add("--demo", nargs="?", const="native", choices=KINDS, help="the main job on the shipped example; legacy: by the adapter")
+    add(
+        "--audio",
+        nargs="+",
+        choices=AUDIO_MODES,
+        default=[],
+        metavar="MODE",
+        help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}",
+    )
+    add(
+        "--compare_runs",
+        type=Path,
+        nargs=2,
+        metavar=("A", "B"),
+        help="compare two finished results folders instead of running a model",
+    )
+    add(
+        "--demo",
+        nargs="?",
+        const="native",
+        choices=KINDS,
+        help="the main job on the shipped example; legacy: by the adapter",
+    )
     add("--resume", action="store_true", help="continue a run into the same folder that was interrupted")
-    add("--history_memory", type=float, default=64.0, metavar="MB",
-        help="gate history kept in memory before it goes to disk, in MB (default: 64)")  # fmt: skip
+    add(
+        "--history_memory",
+        type=float,
+        default=64.0,
+        metavar="MB",
+        help="gate history kept in memory before it goes to disk, in MB (default: 64)",
+    )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--seed", type=int, default=0, help="where chance enters: nulls, grouping (default: 0)")
     add("--quiet", action="store_true", help="no progress bar, no summary")

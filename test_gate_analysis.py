@@ -19,12 +19,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import legacy_model_adapter
+import qd_detr
 import run_gate_analysis
 import test_legacy_model
-from qd_detr import __version__
-from qd_detr.selfcheck.bench import Bench, Commands, one_thread
-from qd_detr.selfcheck.ledger import CheckResult, Ledger
-from qd_detr.selfcheck.plan import comprehensive, quick
+
+_PLACE = str(Path(__file__).resolve().parent / "qd_detr")
+if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
+    qd_detr.__path__.append(_PLACE)
+
+from qd_detr.gates import __version__
+from qd_detr.gates.commands.selfcheck.bench import Bench, Commands, one_thread
+from qd_detr.gates.commands.selfcheck.ledger import CheckResult, Ledger
+from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,10 +42,16 @@ def build_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--quick", action="store_true", help="a few checks in seconds, and a small results tree to look at")
+    which.add_argument(
+        "--quick", action="store_true", help="a few checks in seconds, and a small results tree to look at"
+    )
     which.add_argument("--comprehensive", action="store_true", help="every check, in under 3 minutes")
-    parser.add_argument("--output_dir", type=Path, metavar="D", help="new or empty folder for what is made, kept "
-        "(default: a temporary one; kept after --quick or a failure)")  # fmt: skip
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        metavar="D",
+        help="new or empty folder for what is made, kept (default: a temporary one; kept after --quick or a failure)",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -69,7 +81,9 @@ def prepared_folder(asked: Path | None) -> Path:
         asked.mkdir(parents=True, exist_ok=True)
         empty = not any(asked.iterdir())
     except OSError as error:
-        raise ValueError(f"--output_dir {asked} cannot be used ({error.strerror}); name a new or empty folder") from None
+        raise ValueError(
+            f"--output_dir {asked} cannot be used ({error.strerror}); name a new or empty folder"
+        ) from None
     if not empty:
         raise ValueError(f"--output_dir {asked} is not empty; name a new or empty folder")
     return asked

@@ -14,14 +14,20 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from qd_detr import __version__
-from qd_detr.certificate.examine import examine
-from qd_detr.certificate.report import certificate_text, check_writable, write_report
-from qd_detr.certificate.request import CertificateRequest
-from qd_detr.certificate.texts import CATALOGUES
-from qd_detr.command_line import exit_status
-from qd_detr.gating_types import GATING_TYPES
-from qd_detr.wording import LANGUAGES, Texts
+import qd_detr
+
+_PLACE = str(Path(__file__).resolve().parent / "qd_detr")
+if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
+    qd_detr.__path__.append(_PLACE)
+
+from qd_detr.gates import __version__
+from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.commands.certify.examine import examine
+from qd_detr.gates.commands.certify.report import certificate_text, check_writable, write_report
+from qd_detr.gates.commands.certify.request import CertificateRequest
+from qd_detr.gates.commands.certify.texts import CATALOGUES
+from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.wording import LANGUAGES, Texts
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -36,16 +42,25 @@ def build_parser() -> argparse.ArgumentParser:
     add("--model_path", type=Path, required=True, help="checkpoint, .ckpt or .pth")
     add("--gating_type", choices=GATING_TYPES, help="how it was trained, where no options say so (default: as trained)")
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
-    add("--data_path", type=Path, help="annotations, .jsonl or .json: examine it on real samples too, and against "
-        "predictions saved beside the checkpoint")  # fmt: skip
+    add(
+        "--data_path",
+        type=Path,
+        help="annotations, .jsonl or .json: examine it on real samples too, and against "
+        "predictions saved beside the checkpoint",
+    )
     add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
     add("--v_feat_dirs", type=Path, nargs="+", metavar="D", help="video feature folders, in the options' order")
     add("--t_feat_dir", type=Path, metavar="D", help="text feature folder")
     add("--a_feat_dir", type=Path, metavar="D", help="audio feature folder")
     add("--skip_missing", action="store_true", help="leave out queries whose features are missing")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
-    add("--output_dir", type=Path, default=Path("."), metavar="D",
-        help="folder for compatibility_report.json (default: the working directory)")  # fmt: skip
+    add(
+        "--output_dir",
+        type=Path,
+        default=Path("."),
+        metavar="D",
+        help="folder for compatibility_report.json (default: the working directory)",
+    )
     add("--quiet", action="store_true", help="no progress bar, nothing on the terminal but errors")
     add("--lang", choices=LANGUAGES, default="en", help="language of what the terminal shows (default: en)")
     add("--version", action="version", version=f"%(prog)s {__version__}")

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from qd_detr.figures.sample import SampleFigureWriter, plot_sample
-from qd_detr.figures.sample_data import SampleData
-from qd_detr.figures.sample_pool import write_sample_figures
-from qd_detr.figures.style import FigureScale
+from qd_detr.gates.figures.sample import SampleFigureWriter, plot_sample
+from qd_detr.gates.figures.sample_data import SampleData
+from qd_detr.gates.figures.sample_pool import write_sample_figures
+from qd_detr.gates.figures.style import FigureScale
 
 SCALE = FigureScale(1.0, 1.5, 2.0)
 
@@ -68,9 +68,7 @@ def paired_costs(gating_type: str, n_layers: int, pairs: int, folder: Path) -> t
 
     ours(samples[-1])  # both once unmeasured: imports, fonts, and the layout that a run makes once
     anew(samples[-1])
-    times = [
-        (seconds(lambda data=data: ours(data)), seconds(lambda data=data: anew(data))) for data in samples[:pairs]
-    ]  # type: ignore[misc]
+    times = [(seconds(lambda data=data: ours(data)), seconds(lambda data=data: anew(data))) for data in samples[:pairs]]  # type: ignore[misc]
     mine, theirs = zip(*times, strict=True)
     ratio = statistics.median(a / b for a, b in times)
     return statistics.median(mine), statistics.median(theirs), ratio
@@ -91,7 +89,9 @@ def main(argv: list[str] | None = None) -> int:
                 ours, anew, ratio = paired_costs(gating_type, n_layers, args.pairs, folder)
                 worst = max(worst, ratio)
                 print(f"{gating_type:<12} {n_layers:>6} {1000 * ours:>8.0f} {1000 * anew:>8.0f} {ratio:>6.3f}")
-        print(f"\n{'gates':<12} {'figures':>7} {'seconds':>8} {'per s':>6}   ({args.processes} processes, start included)")
+        print(
+            f"\n{'gates':<12} {'figures':>7} {'seconds':>8} {'per s':>6}   ({args.processes} processes, start included)"
+        )
         for gating_type in ("global", "clipwise", "elementwise"):
             samples = [synthetic_sample(gating_type, seed, 4, 75, 256) for seed in range(16)]
             items = ((f"{i}.png", samples[i % 16]) for i in range(args.figures))

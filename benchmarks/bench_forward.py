@@ -16,8 +16,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.pairing import paired_ratio
-from qd_detr.architecture import Architecture
-from qd_detr.model import QDDETR
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 
 aten = torch.ops.aten
 
@@ -112,8 +112,12 @@ def main() -> int:
             assert len(gates.gate_history) == 32
             gates.disable_gate_tracking()
 
-        print(f"{gating_type}: tracked / untracked           {paired_ratio(partial(tracked, False), forward, args.rounds)}")
-        print(f"{gating_type}: tracked+injection / untracked {paired_ratio(partial(tracked, True), forward, args.rounds)}")
+        print(
+            f"{gating_type}: tracked / untracked           {paired_ratio(partial(tracked, False), forward, args.rounds)}"
+        )
+        print(
+            f"{gating_type}: tracked+injection / untracked {paired_ratio(partial(tracked, True), forward, args.rounds)}"
+        )
         print(f"{gating_type}: with negative pass / without  {paired_ratio(negative, forward, args.rounds)}")
         products = Products()
         with torch.no_grad(), products:

@@ -32,9 +32,18 @@ class Cost:
 def run(checkpoint: Path, data: Path, output: Path, *more: str) -> Cost:
     """Run the command as a process of its own; peak memory is that of its largest process."""
     command = [
-        sys.executable, str(ROOT / "run_gate_analysis.py"), "--legacy_model", "--model_path", str(checkpoint),
-        "--data_path", str(data), "--output_dir", str(output), "--quiet", *more,
-    ]  # fmt: skip
+        sys.executable,
+        str(ROOT / "run_gate_analysis.py"),
+        "--legacy_model",
+        "--model_path",
+        str(checkpoint),
+        "--data_path",
+        str(data),
+        "--output_dir",
+        str(output),
+        "--quiet",
+        *more,
+    ]
     start = time.perf_counter()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)

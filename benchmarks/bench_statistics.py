@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from qd_detr.analysis.statistics import GateStatistics
+from qd_detr.gates.analysis.statistics import GateStatistics
 
 CLIPS, HIDDEN_DIM, LAYERS = 75, 256, 4
 QUANTITIES = ("attention_injection", "ffn_injection", "attention_cosine", "ffn_cosine")
@@ -34,11 +34,16 @@ def synthetic_samples(gating_type: str, count: int) -> list[dict[str, list[np.nd
         gates = np.tanh(offset + 0.5 * rng.normal(size=(2, LAYERS, 1, 1)) + 0.5 * rng.normal(size=(2, LAYERS, *shape)))
         cosine = np.tanh(rng.normal(size=(2, LAYERS, CLIPS))).astype(np.float32)
         injection = np.exp(rng.normal(size=(2, LAYERS, CLIPS))).astype(np.float32)
-        samples.append({
-            "attention_gates": list(gates[0].astype(np.float32)), "ffn_gates": list(gates[1].astype(np.float32)),
-            "attention_injection": list(injection[0]), "ffn_injection": list(injection[1]),
-            "attention_cosine": list(cosine[0]), "ffn_cosine": list(cosine[1]),
-        })
+        samples.append(
+            {
+                "attention_gates": list(gates[0].astype(np.float32)),
+                "ffn_gates": list(gates[1].astype(np.float32)),
+                "attention_injection": list(injection[0]),
+                "ffn_injection": list(injection[1]),
+                "attention_cosine": list(cosine[0]),
+                "ffn_cosine": list(cosine[1]),
+            }
+        )
     return samples
 
 
@@ -71,10 +76,12 @@ def measure(gating_type: str, samples: list[dict[str, list[np.ndarray]]], beside
     ratios = sorted(ours / numpys for numpys, ours in pairs)
     values = sum(array.size for arrays in fed[0].values() for array in arrays)
     readout_s = statistics.median(seconds(full.readout) for _ in range(3))
-    return (f"{gating_type:12}{'gates + injection + cosine' if beside else 'gates':28}{values:>9}"
-            f"{statistics.median(p[0] for p in pairs) / len(fed) * 1e6:>12.0f}"
-            f"{statistics.median(p[1] for p in pairs) / len(fed) * 1e6:>12.0f}"
-            f"{statistics.median(ratios):>8.2f}  ({ratios[0]:.2f} .. {ratios[-1]:.2f}){readout_s * 1e3:>12.0f}")
+    return (
+        f"{gating_type:12}{'gates + injection + cosine' if beside else 'gates':28}{values:>9}"
+        f"{statistics.median(p[0] for p in pairs) / len(fed) * 1e6:>12.0f}"
+        f"{statistics.median(p[1] for p in pairs) / len(fed) * 1e6:>12.0f}"
+        f"{statistics.median(ratios):>8.2f}  ({ratios[0]:.2f} .. {ratios[-1]:.2f}){readout_s * 1e3:>12.0f}"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,8 +90,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="paired rounds, the median counts (default 7)")
     parser.add_argument("--bins", type=int, default=100, help="bins of np.histogram (default 100)")
     args = parser.parse_args(argv)
-    print(f"{args.samples} samples, {CLIPS} clips, {HIDDEN_DIM} channels, {LAYERS} layers, "
-          f"np.histogram of {args.bins} bins")
+    print(
+        f"{args.samples} samples, {CLIPS} clips, {HIDDEN_DIM} channels, {LAYERS} layers, "
+        f"np.histogram of {args.bins} bins"
+    )
     print(f"{'':40}{'values':>9}{'NumPy':>12}{'ours':>12}{'ratio':>8}{'':>16}{'readout':>12}")
     print(f"{'':40}{'a sample':>9}{'us/sample':>12}{'us/sample':>12}{'':>8}{'':>16}{'ms, once':>12}")
     for gating_type in ("elementwise", "clipwise", "global"):

@@ -23,22 +23,32 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qd_detr.architecture import Architecture
-from qd_detr.data.annotations import Query
-from qd_detr.data.feature_check import FeatureIndex, check_features
-from qd_detr.data.feature_layout import FeatureFolders, FeatureSpec
-from qd_detr.data.features import FeatureReader
-from qd_detr.interventions.conditions import alike, conditions_of, standard_sweep
-from qd_detr.interventions.sweep import run_sweep
-from qd_detr.model import QDDETR
-from qd_detr.running.inference import PassSettings, planned_batches, run_pass
-from qd_detr.running.postprocess import PostprocessingOptions
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.feature_check import FeatureIndex, check_features
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs.inference import PassSettings, planned_batches, run_pass
+from qd_detr.gates.runs.interventions.conditions import alike, conditions_of, standard_sweep
+from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
 
 CLIPS, TOKENS, BATCH_SIZE = 75, 25, 32
 SPEC = FeatureSpec(
-    dset_name="hl", v_feat_dirs=("slowfast", "clip"), t_feat_dir="text", a_feat_dir="audio", max_v_l=CLIPS, max_q_l=32,
-    normalize_video=True, normalize_text=True, temporal_endpoints=True, video_dim=2818, audio_dim=2050, text_dim=512,
-)  # fmt: skip
+    dset_name="hl",
+    v_feat_dirs=("slowfast", "clip"),
+    t_feat_dir="text",
+    a_feat_dir="audio",
+    max_v_l=CLIPS,
+    max_q_l=32,
+    normalize_video=True,
+    normalize_text=True,
+    temporal_endpoints=True,
+    video_dim=2818,
+    audio_dim=2050,
+    text_dim=512,
+)
 
 
 def write_features(root: Path, count: int) -> tuple[FeatureIndex, FeatureReader]:
@@ -82,8 +92,10 @@ def measure(gating_type: str, layers: int, index: FeatureIndex, reader: FeatureR
     ratios = [statistics.median(times) / count for count in (asked, distinct) for times in (wall, cpu)]
     passes, sweeps = statistics.median(one[0][0] for one in rounds_s), statistics.median(one[1][0] for one in rounds_s)
     spread = f"({min(wall) / asked:.3f} .. {max(wall) / asked:.3f})"
-    return (f"{gating_type:12}{passes:>9.2f}{sweeps:>9.2f}{asked:>7}{ratios[0]:>8.3f} {spread:18}{ratios[1]:>8.3f}"
-            f"{distinct:>10}{ratios[2]:>8.3f}{ratios[3]:>8.3f}")  # fmt: skip
+    return (
+        f"{gating_type:12}{passes:>9.2f}{sweeps:>9.2f}{asked:>7}{ratios[0]:>8.3f} {spread:18}{ratios[1]:>8.3f}"
+        f"{distinct:>10}{ratios[2]:>8.3f}{ratios[3]:>8.3f}"
+    )
 
 
 def seconds(work: Callable[[], None]) -> tuple[float, float]:

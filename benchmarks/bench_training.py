@@ -20,10 +20,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairing import PairedRatio, paired_ratio
-from qd_detr import planted, train
-from qd_detr.training.data import epoch_plan
-from qd_detr.training.distributed import World
-from qd_detr.training.loop import Training
+from qd_detr.gates import train
+from qd_detr.gates.data import planted
+from qd_detr.gates.training.data import epoch_plan
+from qd_detr.gates.training.distributed import World
+from qd_detr.gates.training.loop import Training
 
 ALLOWED_RATIO = 1.1
 

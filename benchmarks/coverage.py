@@ -20,8 +20,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.analysis.ranks import average_ranks
-from qd_detr.analysis.resampling import bootstrap_correlation, paired_bootstrap
+from qd_detr.gates.analysis.ranks import average_ranks
+from qd_detr.gates.analysis.resampling import bootstrap_correlation, paired_bootstrap
 
 # Data sets that share their cluster sizes, and the draws of the bootstrap, are columns of one call.
 COLUMNS = 50

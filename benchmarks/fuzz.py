@@ -32,19 +32,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from qd_detr.analysis.run_comparison import read_run
-from qd_detr.checkpoint import build_model, read_checkpoint, resolve
-from qd_detr.data.annotations import read_annotations
-from qd_detr.data.feature_check import check_features
-from qd_detr.data.feature_layout import FeatureFolders
-from qd_detr.data.features import FeatureReader
-from qd_detr.errors import RequestError, RunError
-from qd_detr.evaluation import read_submission
-from qd_detr.interventions.edits import read_interventions
-from qd_detr.job import feature_spec
-from qd_detr.planted import read_truth
-from qd_detr.results.tree import ResultsTree
-from qd_detr.running.journal import RunJournal
+from qd_detr.gates.analysis.run_comparison import read_run
+from qd_detr.gates.commands.analyse import feature_spec
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.feature_check import check_features
+from qd_detr.gates.data.feature_layout import FeatureFolders
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.planted import read_truth
+from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.evaluation import read_submission
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.runs.interventions.edits import read_interventions
+from qd_detr.gates.runs.journal import RunJournal
+from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from tests.tiny_run import TinyRun, make_tiny_run
 
 LIMIT_S = 10
@@ -178,7 +178,9 @@ def damaged_text(rng: random.Random, text: str) -> bytes:
     how = rng.random()
     at = rng.randrange(len(text) + 1)
     if how < 0.25:
-        piece = rng.choice(("9" * 5000, "-" + "9" * 5000, "1e999", "NaN", "-Infinity", '"\\ud800"', "1" * 400, "\\u0000"))
+        piece = rng.choice(
+            ("9" * 5000, "-" + "9" * 5000, "1e999", "NaN", "-Infinity", '"\\ud800"', "1" * 400, "\\u0000")
+        )
         digits = [i for i, char in enumerate(text) if char.isdigit()]
         at = rng.choice(digits) if digits else at
         return (text[:at] + piece + text[at + 1 :]).encode()
@@ -264,7 +266,11 @@ def _odd_key(rng: random.Random, key: Any) -> Any:
     if not isinstance(key, str):
         return key  # made odd by the round before
     number = rng.choice(("7", "999999999999", "9" * 5000, "-1", "\u0663"))
-    changed = key.replace(".0.", f".{number}.") if rng.random() < 0.7 else rng.choice((key + "x", "", 3, None, ("a",), "\ud800"))
+    changed = (
+        key.replace(".0.", f".{number}.")
+        if rng.random() < 0.7
+        else rng.choice((key + "x", "", 3, None, ("a",), "\ud800"))
+    )
     return key if rng.random() < 0.6 else changed
 
 
@@ -309,8 +315,13 @@ def fuzz_options(bench: Bench, rng: random.Random) -> None:
 
 
 _TVSUM = {
-    "qid": "a", "query": "q", "vid": "v", "duration": 6, "domain": "BK", "label": [[1] * 20, [2] * 20, [3] * 20],
-}  # fmt: skip
+    "qid": "a",
+    "query": "q",
+    "vid": "v",
+    "duration": 6,
+    "domain": "BK",
+    "label": [[1] * 20, [2] * 20, [3] * 20],
+}
 
 
 def fuzz_annotations(bench: Bench, rng: random.Random) -> None:
@@ -367,13 +378,41 @@ def _odd_array(rng: random.Random) -> np.ndarray:
 
 
 def _damaged_header(rng: random.Random, content: bytes) -> bytes:
-    pieces = [b"(12, 6)", b"(12, 5)", b"'<f4'", b"False", b"shape", b"descr", b"(2, 4)", b"\x93NUMPY", b"PK", b"\x01\x00v\x00"]
+    pieces = [
+        b"(12, 6)",
+        b"(12, 5)",
+        b"'<f4'",
+        b"False",
+        b"shape",
+        b"descr",
+        b"(2, 4)",
+        b"\x93NUMPY",
+        b"PK",
+        b"\x01\x00v\x00",
+    ]
     there = [piece for piece in pieces if piece in content]
     piece = rng.choice(there or [b"\n"])
     other = rng.choice(
-        (b"(9999999999, 6)", b"(-1, 6)", b"(12, 10**12)", b"(True, 6)", b"(1.5, 6)", b"([], 6)", b"'O'", b"'<f400'", b"'V9'",
-         b"{}", b"__import__('os')", b"((((((", b"(" * 3000, b"'\\ud800'", b"'<U999999999'", b"9" * 5000, b"\xff\xff\xff\xff")
-    )  # fmt: skip
+        (
+            b"(9999999999, 6)",
+            b"(-1, 6)",
+            b"(12, 10**12)",
+            b"(True, 6)",
+            b"(1.5, 6)",
+            b"([], 6)",
+            b"'O'",
+            b"'<f400'",
+            b"'V9'",
+            b"{}",
+            b"__import__('os')",
+            b"((((((",
+            b"(" * 3000,
+            b"'\\ud800'",
+            b"'<U999999999'",
+            b"9" * 5000,
+            b"\xff\xff\xff\xff",
+        )
+    )
     return content.replace(piece, other, 1)
 
 
@@ -391,7 +430,13 @@ def fuzz_interventions(bench: Bench, rng: random.Random) -> None:
 
 def fuzz_truth_and_submission(bench: Bench, rng: random.Random) -> None:
     if rng.random() < 0.5:
-        line = {"qid": 1, "query": "q", "vid": "v", "pred_relevant_windows": [[0, 2, 0.5]], "pred_saliency_scores": [0.1]}
+        line = {
+            "qid": 1,
+            "query": "q",
+            "vid": "v",
+            "pred_relevant_windows": [[0, 2, 0.5]],
+            "pred_saliency_scores": [0.1],
+        }
         text = json.dumps(damaged_json(rng, line)) + "\n"
         content = text.encode() if rng.random() < 0.5 else damaged_text(rng, text)
         read_submission(bench.file("p.jsonl", content))
@@ -403,7 +448,12 @@ def fuzz_truth_and_submission(bench: Bench, rng: random.Random) -> None:
         (folder / "truth.json").write_bytes(text.encode() if rng.random() < 0.5 else damaged_text(rng, text))
         try:
             read_truth(folder)
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # its own callers take these for "not ours"
+        except (
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:  # its own callers take these for "not ours"
             raise RequestError(type(error).__name__) from None
 
 
@@ -440,13 +490,18 @@ def fuzz_journal(bench: Bench, rng: random.Random) -> None:
         gates = [np.full((1, 4, 1), number, np.float32)] * 2
         info = [{"layer_idx": i, "gating_type": "clipwise"} for i in range(2)]
         entry = {
-            "attention_gates": gates, "ffn_gates": gates, "layer_info": info,
-            "valid_clips": np.ones((1, 4), bool), "valid_lengths": np.array([4]),
-        }  # fmt: skip
+            "attention_gates": gates,
+            "ffn_gates": gates,
+            "layer_info": info,
+            "valid_clips": np.ones((1, 4), bool),
+            "valid_lengths": np.array([4]),
+        }
         history[number] = entry
         history.commit([number], {"batch": number, "lines": [{"qid": number}], "marks": [[]]})
     del history, journal
-    target = folder / rng.choice(("fingerprint.json", "gates/index.jsonl", "gates/index.jsonl", "gates/shard_00000.f32"))
+    target = folder / rng.choice(
+        ("fingerprint.json", "gates/index.jsonl", "gates/index.jsonl", "gates/shard_00000.f32")
+    )
     content = target.read_bytes()
     how = rng.random()
     if how < 0.5 or target.suffix == ".f32":

@@ -25,9 +25,7 @@ class PairedRatio:
         )
 
 
-def paired_ratio(
-    a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2
-) -> PairedRatio:
+def paired_ratio(a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2) -> PairedRatio:
     """Time a and b in turn; who goes first alternates."""
     times = _paired_times(a, b, rounds, warmup)
     ratios = sorted(x / y for x, y in times)
@@ -40,9 +38,7 @@ def paired_ratio(
     )
 
 
-def paired_differences(
-    a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2
-) -> list[float]:
+def paired_differences(a: Callable[[], object], b: Callable[[], object], rounds: int, warmup: int = 2) -> list[float]:
     """Return the seconds by which each a took longer than its b, timed in turn."""
     return [x - y for x, y in _paired_times(a, b, rounds, warmup)]
 

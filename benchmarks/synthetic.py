@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qd_detr.architecture import Architecture
-from qd_detr.model import QDDETR
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ FULL = FeatureSizes(2304, 512, 2048, 512)  # model inputs 2818, 2050 and 512
 SMALL = FeatureSizes(40, 24, 32, 32)
 
 
-def make_data(folder: Path, samples: int, sizes: FeatureSizes, clips: int = 75, tokens: int = 25, seed: int = 0) -> Path:
+def make_data(
+    folder: Path, samples: int, sizes: FeatureSizes, clips: int = 75, tokens: int = 25, seed: int = 0
+) -> Path:
     """Write annotations and features (float16, one video a query); return the annotations' path."""
     rng = np.random.default_rng(seed)
     for name in ("slowfast", "clip", "pann", "text"):
@@ -73,9 +75,16 @@ def make_checkpoint(folder: Path, sizes: FeatureSizes, gating_type: str, layers:
         )
     )
     options = argparse.Namespace(
-        v_feat_dirs=["slowfast", "clip"], t_feat_dir="text", a_feat_dir="pann", gating_type=gating_type, nheads=8,
-        fusion_n_heads=4, use_avigate_custom=True, ctx_mode="video_tef", device=torch.device("cpu"),
-    )  # fmt: skip
+        v_feat_dirs=["slowfast", "clip"],
+        t_feat_dir="text",
+        a_feat_dir="pann",
+        gating_type=gating_type,
+        nheads=8,
+        fusion_n_heads=4,
+        use_avigate_custom=True,
+        ctx_mode="video_tef",
+        device=torch.device("cpu"),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{gating_type}.ckpt"
     torch.save({"model": model.state_dict(), "epoch": 0, "opt": options}, path)

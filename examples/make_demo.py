@@ -20,16 +20,24 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
-from qd_detr.checkpoint import FORMAT
-from qd_detr.demo import FOLDER
-from qd_detr.planted import A_FEAT_DIR, T_FEAT_DIR, TRUTH_FILE, V_FEAT_DIRS, VAL_FILE, generate, training_flags
-from qd_detr.training.checkpoints import read_training_checkpoint
+from qd_detr.gates.data.demo import FOLDER
+from qd_detr.gates.data.planted import (
+    A_FEAT_DIR,
+    T_FEAT_DIR,
+    TRUTH_FILE,
+    V_FEAT_DIRS,
+    VAL_FILE,
+    generate,
+    training_flags,
+)
+from qd_detr.gates.training.checkpoints import read_training_checkpoint
+from qd_detr.gates.weights.checkpoint import FORMAT
 
 
 def train(folder: Path, seed: int) -> dict:
     """Train on a generated dataset; return the best checkpoint's content."""
     flags = [*training_flags("."), "--results_dir", "run", "--seed", str(seed), "--device", "cpu"]
-    command = [sys.executable, "-m", "qd_detr.train", *flags]
+    command = [sys.executable, "-m", "qd_detr.gates.train", *flags]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     subprocess.run(command, cwd=folder, env=environment, check=True)
     return read_training_checkpoint(folder / "run" / "model_best.ckpt")

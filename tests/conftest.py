@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from qd_detr.architecture import Architecture
-from qd_detr.model import QDDETR
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 
 # Models this small are fastest on one thread, most of all where tests share their cores with others; the processes that
 # tests start inherit it.
@@ -27,9 +27,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {
-    "video_dim": 6, "audio_dim": 5, "text_dim": 4, "hidden_dim": 16, "n_heads": 2, "fusion_layers": 2,
-    "fusion_n_heads": 2, "enc_layers": 2, "dec_layers": 2, "dim_feedforward": 12, "num_queries": 3, "max_q_l": 6,
-}  # fmt: skip
+    "video_dim": 6,
+    "audio_dim": 5,
+    "text_dim": 4,
+    "hidden_dim": 16,
+    "n_heads": 2,
+    "fusion_layers": 2,
+    "fusion_n_heads": 2,
+    "enc_layers": 2,
+    "dec_layers": 2,
+    "dim_feedforward": 12,
+    "num_queries": 3,
+    "max_q_l": 6,
+}
 
 
 @pytest.fixture(scope="session")
@@ -101,11 +111,29 @@ def tiny_batch() -> Callable[..., dict[str, Any]]:
 def tiny_options(gating_type: str = "clipwise", **changes: Any) -> dict[str, Any]:
     """Return the options under which legacy training would have made the tiny model."""
     return {
-        "dset_name": "hl", "hidden_dim": 16, "nheads": 2, "fusion_layers": 2, "fusion_n_heads": 2, "enc_layers": 2,
-        "dec_layers": 2, "dim_feedforward": 12, "num_queries": 3, "max_q_l": 6, "max_v_l": 75, "clip_length": 2,
-        "n_input_proj": 2, "use_txt_pos": False, "use_avigate_custom": True, "gating_type": gating_type,
-        "v_feat_dirs": ["../v"], "t_feat_dir": "../t", "a_feat_dir": "../a", "t_feat_dim": 4, "a_feat_dim": 5, **changes,
-    }  # fmt: skip
+        "dset_name": "hl",
+        "hidden_dim": 16,
+        "nheads": 2,
+        "fusion_layers": 2,
+        "fusion_n_heads": 2,
+        "enc_layers": 2,
+        "dec_layers": 2,
+        "dim_feedforward": 12,
+        "num_queries": 3,
+        "max_q_l": 6,
+        "max_v_l": 75,
+        "clip_length": 2,
+        "n_input_proj": 2,
+        "use_txt_pos": False,
+        "use_avigate_custom": True,
+        "gating_type": gating_type,
+        "v_feat_dirs": ["../v"],
+        "t_feat_dir": "../t",
+        "a_feat_dir": "../a",
+        "t_feat_dim": 4,
+        "a_feat_dim": 5,
+        **changes,
+    }
 
 
 @pytest.fixture

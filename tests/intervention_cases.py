@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from qd_detr.architecture import Architecture
-from qd_detr.data.annotations import Query
-from qd_detr.data.batches import plan_batches
-from qd_detr.data.feature_check import FeatureIndex
-from qd_detr.data.features import Features, temporal_endpoints
-from qd_detr.model import QDDETR
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.batches import plan_batches
+from qd_detr.gates.data.feature_check import FeatureIndex
+from qd_detr.gates.data.features import Features, temporal_endpoints
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 
 GATING_TYPES = ("global", "clipwise", "elementwise")
 RANGE = (-1.0, 1.0)
@@ -19,9 +19,20 @@ RANGE = (-1.0, 1.0)
 def small_model(gating_type="clipwise", layers=2, seed=0):
     torch.manual_seed(seed)
     sizes = Architecture(
-        video_dim=7, audio_dim=5, text_dim=4, hidden_dim=16, n_heads=2, fusion_layers=layers, fusion_n_heads=2,
-        gating_type=gating_type, enc_layers=1, dec_layers=2, dim_feedforward=24, num_queries=4, max_q_l=8,
-    )  # fmt: skip
+        video_dim=7,
+        audio_dim=5,
+        text_dim=4,
+        hidden_dim=16,
+        n_heads=2,
+        fusion_layers=layers,
+        fusion_n_heads=2,
+        gating_type=gating_type,
+        enc_layers=1,
+        dec_layers=2,
+        dim_feedforward=24,
+        num_queries=4,
+        max_q_l=8,
+    )
     model = QDDETR(sizes).eval()
     with torch.no_grad():
         for layer in model.fusion.fusion_layers:  # gates far from 0, so that changing them is seen

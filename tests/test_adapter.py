@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from legacy_model_adapter import adapt_legacy_model, load_legacy_model_with_gate_tracking
-from qd_detr.avigate_custom import AVIGATEFusionCustom
-from qd_detr.errors import CheckpointError, RequestError
+from qd_detr.gates.errors import CheckpointError, RequestError
+from qd_detr.gates.fusion import AVIGATEFusionCustom
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GATING = pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
@@ -169,7 +169,9 @@ class Keywords(ForeignFusion):
 
 class KeywordModel(ForeignModel):
     def forward(self, v, a, mask):
-        return self.after(self.audio_visual_mixer(aud=a, vid=self.before(v), aud_mask=None, vid_mask=mask, return_gates=False))
+        return self.after(
+            self.audio_visual_mixer(aud=a, vid=self.before(v), aud_mask=None, vid_mask=mask, return_gates=False)
+        )
 
 
 class OneMask(ForeignFusion):
@@ -687,7 +689,9 @@ def test_a_loaded_model_is_complete_and_in_eval_mode(legacy_checkpoint, tiny_mod
     model = load_legacy_model_with_gate_tracking(str(legacy_checkpoint(gating_type)), device="cpu")
     original = tiny_model(gating_type)
     assert not model.training
-    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), original.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), original.state_dict().values(), strict=True)
+    )
     with torch.no_grad():
         assert torch.equal(model(tiny_batch())["pred_logits"], original(tiny_batch())["pred_logits"])
     assert model.avigate_fusion.gating_type == gating_type

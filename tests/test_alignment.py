@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from qd_detr.analysis.alignment import MomentAlignment, SeriesKey, clip_saliency, clips_inside
-from qd_detr.analysis.shift_null import (
+from qd_detr.gates.analysis.alignment import MomentAlignment, SeriesKey, clip_saliency, clips_inside
+from qd_detr.gates.analysis.shift_null import (
     COLUMNS,
     CORRELATION,
     DIFFERENCE,
@@ -144,8 +144,11 @@ def test_the_readout_equals_a_slow_version_of_means_and_null():
     for name in COLUMNS:
 
         def mean(shift_of, name=name):
-            each = [slow_statistics(np.roll(x, shift_of[vid]), inside, saliency)[name]
-                    for vid in samples for x, inside, saliency in samples[vid]]  # fmt: skip
+            each = [
+                slow_statistics(np.roll(x, shift_of[vid]), inside, saliency)[name]
+                for vid in samples
+                for x, inside, saliency in samples[vid]
+            ]
             return np.nanmean(each, axis=0)
 
         observed = mean(dict.fromkeys(samples, 0))
@@ -186,10 +189,14 @@ def test_noise_raises_false_alarms_at_the_stated_rate(queries_a_video):
         alignment = MomentAlignment(2.0, "clipwise")
         add_random(alignment, rng, 24, queries_a_video, n=12, predicted=False)
         found = record(alignment.readout(seed, draws=199))
-        p.append([
-            found["inside_minus_outside"]["p"], found["saliency_correlation"]["p"],
-            found["around_starts"]["p"][5], found["around_ends"]["p_any_lag"],
-        ])  # fmt: skip
+        p.append(
+            [
+                found["inside_minus_outside"]["p"],
+                found["saliency_correlation"]["p"],
+                found["around_starts"]["p"][5],
+                found["around_ends"]["p_any_lag"],
+            ]
+        )
     p = np.array(p)  # (simulations, 4)
     rate = (p <= 0.05).mean(axis=0)
     assert (rate <= 0.10).all(), rate  # 0.05 and three standard errors of 200 simulations
@@ -236,19 +243,26 @@ def test_what_drops_out_is_counted_with_its_reason():
     readout = alignment.readout(0, draws=20)
     found = record(readout)
     assert found["inside_minus_outside"]["dropped"] == {
-        "no_clip_outside": 1, "no_clip_inside": 1, "series_not_finite": 1, "no_windows_given": 1,
-    }  # fmt: skip
+        "no_clip_outside": 1,
+        "no_clip_inside": 1,
+        "series_not_finite": 1,
+        "no_windows_given": 1,
+    }
     assert found["inside_minus_outside"]["n_samples"] == 2
     assert found["inside_minus_outside"]["effect"] == pytest.approx((2.5 - 40 / 8 + 0.0) / 2)
     assert found["saliency_correlation"]["dropped"] == {
-        "saliency_constant": 2, "series_constant": 1, "series_not_finite": 1, "no_saliency_given": 1,
-    }  # fmt: skip
+        "saliency_constant": 2,
+        "series_constant": 1,
+        "series_not_finite": 1,
+        "no_saliency_given": 1,
+    }
     assert found["around_starts"]["n_samples"][0] == 0  # a start at clip 2 has no clip 5 before it
     assert found["around_starts"]["effect"][0] is None
     assert found["around_starts"]["dropped"]["no_edge_within_the_video"] == 2
     assert readout["prediction"] == {
-        "applies": False, "reason": "no windows and no saliency were given as prediction",
-    }  # fmt: skip
+        "applies": False,
+        "reason": "no windows and no saliency were given as prediction",
+    }
     json.dumps(readout, allow_nan=False)
 
 

@@ -14,7 +14,7 @@ import torch
 
 from gate_analysis_utils import GateAnalyzer
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr.errors import RequestError
+from qd_detr.gates.errors import RequestError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +40,9 @@ def tracked(tiny_model, tiny_batch):
     return model
 
 
-def test_the_script_of_a_validation_loop_runs_as_it_stands(legacy_checkpoint, tiny_batch, tmp_path, monkeypatch, capsys, caplog):
+def test_the_script_of_a_validation_loop_runs_as_it_stands(
+    legacy_checkpoint, tiny_batch, tmp_path, monkeypatch, capsys, caplog
+):
     monkeypatch.chdir(tmp_path)
     legacy_checkpoint("global").rename("m.pth")
     dataloader = [{**tiny_batch((5,), (4,), seed=qid), "qid": qid} for qid in (11, 12, 13)]
@@ -148,11 +150,20 @@ def test_the_tree_holds_what_is_promised_with_the_keys_that_scripts_read(tracked
     assert report == out / "ANALYSIS_REPORT.md"
     names = set(files_of(out))
     assert names >= {
-        "ANALYSIS_REPORT.md", "overall_statistics.json", "overall_statistics.png", "layer_distributions.png",
-        "activation_patterns.png", "samples.csv", "run_config.json", "individual_samples/a_details.json",
-        "individual_samples/gate_analysis_a.png", "individual_samples/3_details.json", "comparisons/gate_comparison.png",
-        "raw_data/a_layer1_att.npy", "raw_data/3_layer0_ffn.npy",
-    }  # fmt: skip
+        "ANALYSIS_REPORT.md",
+        "overall_statistics.json",
+        "overall_statistics.png",
+        "layer_distributions.png",
+        "activation_patterns.png",
+        "samples.csv",
+        "run_config.json",
+        "individual_samples/a_details.json",
+        "individual_samples/gate_analysis_a.png",
+        "individual_samples/3_details.json",
+        "comparisons/gate_comparison.png",
+        "raw_data/a_layer1_att.npy",
+        "raw_data/3_layer0_ffn.npy",
+    }
     assert set(read(out / "run_config.json")["files"]) == names - {"run_config.json"}
     assert not (out / ".partial").exists()
 
@@ -240,4 +251,8 @@ def test_a_changed_gating_type_is_written_into_every_result(legacy_checkpoint, t
     assert note in read(tmp_path / "overall_statistics.json")["gating_note"]
     assert note in read(tmp_path / "individual_samples" / "a_details.json")["gating_note"]
     assert note.lower() in (tmp_path / "ANALYSIS_REPORT.md").read_text(encoding="utf-8").lower()
-    assert read(tmp_path / "run_config.json")["gating"] == {"trained_as": "global", "run_as": "clipwise", "changed": True}
+    assert read(tmp_path / "run_config.json")["gating"] == {
+        "trained_as": "global",
+        "run_as": "clipwise",
+        "changed": True,
+    }

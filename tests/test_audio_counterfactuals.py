@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from qd_detr.errors import RequestError
-from qd_detr.interventions.audio import AudioEdits
-from qd_detr.interventions.conditions import AUDIO_MODES, AudioEdit, conditions_of
-from qd_detr.interventions.partners import other_videos, shift_of
-from qd_detr.interventions.sweep import run_sweep
-from qd_detr.running.postprocess import PostprocessingOptions
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.runs.interventions.audio import AudioEdits
+from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES, AudioEdit, conditions_of
+from qd_detr.gates.runs.interventions.partners import other_videos, shift_of
+from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from tests.intervention_cases import GATING_TYPES, batches_of, small_data, small_model
 
 

@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from qd_detr.analysis.audio_help import audio_help, sample_columns
-from qd_detr.analysis.effects import line_changes, score_sweep
-from qd_detr.data.annotations import Query
-from qd_detr.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, DOSES, conditions_of, standard_sweep
-from qd_detr.interventions.results import GateFigures, SweepRun
-from qd_detr.interventions.sweep import run_sweep
-from qd_detr.running.postprocess import PostprocessingOptions
+from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
+from qd_detr.gates.analysis.effects import line_changes, score_sweep
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, DOSES, conditions_of, standard_sweep
+from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
+from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from tests.intervention_cases import batches_of, small_data, small_model
 
 TRUTH = ((10.0, 30.0),)

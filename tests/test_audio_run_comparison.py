@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.analysis.run_comparison import compare_runs, comparison_rows
-from qd_detr.errors import MissingFileError, RequestError
+from qd_detr.gates.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.gates.errors import MissingFileError, RequestError
 from run_gate_analysis import main
 from tests.tiny_run import make_tiny_run
 

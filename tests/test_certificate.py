@@ -14,15 +14,17 @@ import torch
 from torch import nn
 
 import test_legacy_model
-from qd_detr.certificate import subject as subject_module
-from qd_detr.certificate.forwards import REFERENCE_TOLERANCE
-from qd_detr.certificate.reference import Reference
-from qd_detr.checkpoint import build_model, read_checkpoint, resolve
-from qd_detr.model import QDDETR
-from qd_detr.selfcheck import tiny
+from qd_detr.gates.commands.certify import subject as subject_module
+from qd_detr.gates.commands.certify.forwards import REFERENCE_TOLERANCE
+from qd_detr.gates.commands.certify.reference import Reference
+from qd_detr.gates.commands.selfcheck import tiny
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-needs_shared = pytest.mark.skipif(not (SHARED / "legacy").is_dir(), reason="needs ../shared/legacy, not part of a clone")
+needs_shared = pytest.mark.skipif(
+    not (SHARED / "legacy").is_dir(), reason="needs ../shared/legacy, not part of a clone"
+)
 QUERIES = 12
 
 
@@ -82,7 +84,9 @@ def test_a_sound_checkpoint_is_certified_in_every_respect(home: Path, tmp_path: 
     state = torch.load(home / gating_type / "model_best.ckpt", weights_only=False)["model"]
     assert {tensor["key"] for tensor in report["tensors"]["each"]} == set(state)
     assert report["keys"]["in_file"] == len(state)
-    assert sum(group["numbers"] for group in report["keys"]["groups"].values()) == sum(v.numel() for v in state.values())
+    assert sum(group["numbers"] for group in report["keys"]["groups"].values()) == sum(
+        v.numel() for v in state.values()
+    )
     assert report["settings"]["options"]["gating_type"]["value"] == gating_type
 
 
@@ -171,7 +175,9 @@ def test_damage_between_load_and_proof_is_caught(
     assert failed(report) == caught_by - {"predictions"}
 
 
-@pytest.mark.parametrize("wrong", [{"nheads": 2}, {"fusion_n_heads": 4}, {"gating_type": "clipwise"}, {"use_txt_pos": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"nheads": 2}, {"fusion_n_heads": 4}, {"gating_type": "clipwise"}, {"use_txt_pos": True}]
+)
 def test_options_that_claim_another_model_are_caught_by_the_saved_predictions(
     home: Path, tmp_path: Path, wrong: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,7 +240,10 @@ def test_without_any_options_every_open_setting_is_named(home: Path, tmp_path: P
     assert report["settings"]["open"] == ["gating_type", "nheads", "fusion_n_heads"]
     assert "no options name the feature folders" in certify(home, tmp_path / "out", path)[1]["checks"][-2]["sentence"]
     elementwise = bare(home, tmp_path / "bare2", "elementwise")
-    assert certify(home, tmp_path / "out", elementwise, data=False)[1]["settings"]["open"] == ["nheads", "fusion_n_heads"]
+    assert certify(home, tmp_path / "out", elementwise, data=False)[1]["settings"]["open"] == [
+        "nheads",
+        "fusion_n_heads",
+    ]
 
 
 def test_the_named_flag_or_file_decides(home: Path, tmp_path: Path) -> None:
@@ -263,7 +272,9 @@ def test_sources_that_disagree_on_the_function_need_a_decision_or_the_prediction
 # -- checkpoints that cannot be used, and requests that are wrong ----------------------------------------------------
 
 
-def rewritten(home: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None], name: str = "global") -> Path:
+def rewritten(
+    home: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], None], name: str = "global"
+) -> Path:
     folder.mkdir()
     content = torch.load(home / name / "model_best.ckpt", weights_only=False)
     change(content["model"])
@@ -350,9 +361,13 @@ def test_a_disagreeing_saved_query_is_listed_with_what_differs(home: Path, tmp_p
     ],
 )
 def test_a_wrong_request_is_one_line_exit_2_and_leaves_nothing(
-    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    flags: list[str], told: str,
-) -> None:  # fmt: skip
+    home: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    told: str,
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert test_legacy_model.main([flag.format(home=home) for flag in flags]) == 2
     captured = capsys.readouterr()
@@ -411,8 +426,8 @@ def test_the_second_implementation_gives_the_recorded_outputs_of_the_legacy_code
     stats = {str(qid): row for qid, row in zip(recorded["qids"], recorded["gate_stats"], strict=True)}
     assert len(stats) == 96
     settings = resolve(checkpoint)
-    from qd_detr.certificate.inputs import open_samples
-    from qd_detr.certificate.request import CertificateRequest
+    from qd_detr.gates.commands.certify.inputs import open_samples
+    from qd_detr.gates.commands.certify.request import CertificateRequest
 
     data = SHARED / "qvhighlights_sample" / "highlight_val_sample.jsonl"
     samples = open_samples(CertificateRequest(folder / "model_best.ckpt", data_path=data), settings)
@@ -423,5 +438,8 @@ def test_the_second_implementation_gives_the_recorded_outputs_of_the_legacy_code
         outputs = reference.forward(*(x.astype(float) for x in (features.video, features.audio, features.text)))
         for layer in range(2):
             wanted = recorded[f"q{query.qid}_attention_gate_{layer}"]
-            assert np.abs(outputs.attention_gates[layer] - wanted.reshape(outputs.attention_gates[layer].shape)).max() < 1e-5
+            assert (
+                np.abs(outputs.attention_gates[layer] - wanted.reshape(outputs.attention_gates[layer].shape)).max()
+                < 1e-5
+            )
         assert np.abs(outputs.pred_logits - recorded[f"q{query.qid}_pred_logits"].reshape(-1, 2)).max() < 1e-4

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from qd_detr.certificate.agreement import OwnPrediction, compare
-from qd_detr.data.annotations import Query
-from qd_detr.running.postprocess import PostprocessingOptions
+from qd_detr.gates.commands.certify.agreement import OwnPrediction, compare
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
 
 DURATION_S = 100.0
 

@@ -11,8 +11,9 @@ import torch
 
 import run_gate_analysis
 import test_legacy_model
-from qd_detr import planted, train
-from qd_detr.gating_types import GATING_TYPES
+from qd_detr.gates import train
+from qd_detr.gates.data import planted
+from qd_detr.gates.gating import GATING_TYPES
 
 N_TRAIN, N_VAL = 24, 12
 HEADS = planted.TRAINING_OPTIONS["nheads"]
@@ -42,14 +43,30 @@ def without_mark(trained: Path, gating_type: str, folder: Path, *, options: bool
 
 
 def certify(trained: Path, output: Path, checkpoint: Path, *flags: object) -> tuple[int, dict[str, Any]]:
-    argv = ["--model_path", checkpoint, "--data_path", trained / "data" / planted.VAL_FILE, "--output_dir", output, *flags]
+    argv = [
+        "--model_path",
+        checkpoint,
+        "--data_path",
+        trained / "data" / planted.VAL_FILE,
+        "--output_dir",
+        output,
+        *flags,
+    ]
     status = test_legacy_model.main([str(part) for part in [*argv, "--device", "cpu"]])
     return status, json.loads((output / "compatibility_report.json").read_text(encoding="utf-8"))
 
 
 def analyse(trained: Path, output: Path, checkpoint: Path, *flags: object) -> tuple[str, dict[str, Any]]:
     """Run the main job; return the report and audit.json."""
-    argv = ["--model_path", checkpoint, "--data_path", trained / "data" / planted.VAL_FILE, "--output_dir", output, *flags]
+    argv = [
+        "--model_path",
+        checkpoint,
+        "--data_path",
+        trained / "data" / planted.VAL_FILE,
+        "--output_dir",
+        output,
+        *flags,
+    ]
     assert run_gate_analysis.main([str(part) for part in [*argv, "--device", "cpu", "--no_figures"]]) == 0
     audit = json.loads((output / "audit.json").read_text(encoding="utf-8"))
     return (output / "ANALYSIS_REPORT.md").read_text(encoding="utf-8"), audit
@@ -89,7 +106,9 @@ def test_readings_of_an_own_checkpoint_are_tried_at_batch_size_1(trained: Path, 
     own = trained / "clipwise" / "model_best.ckpt"
     bare = without_mark(trained, "clipwise", tmp_path / "bare", options=False)
     claimed = json.loads((trained / "clipwise" / "opt.json").read_text(encoding="utf-8"))
-    (bare.parent / "opt.json").write_text(json.dumps({k: v for k, v in claimed.items() if k != "nheads"}), encoding="utf-8")
+    (bare.parent / "opt.json").write_text(
+        json.dumps({k: v for k, v in claimed.items() if k != "nheads"}), encoding="utf-8"
+    )
     for checkpoint, *flags in ((own, "--config_path", tmp_path / "opt.json"), (bare,)):
         status, report = certify(trained, tmp_path, checkpoint, *flags)
         assert status == 1
@@ -101,7 +120,9 @@ def test_readings_of_an_own_checkpoint_are_tried_at_batch_size_1(trained: Path, 
 
 
 @pytest.mark.parametrize("flag", [[], ["--legacy_model"]])
-def test_the_report_on_an_own_checkpoint_speaks_of_no_legacy_run(trained: Path, tmp_path: Path, flag: list[str]) -> None:
+def test_the_report_on_an_own_checkpoint_speaks_of_no_legacy_run(
+    trained: Path, tmp_path: Path, flag: list[str]
+) -> None:
     checkpoint = trained / "global" / "model_best.ckpt"
     for lang in ("en", "ko"):
         text, audit = analyse(trained, tmp_path / lang, checkpoint, *flag, "--lang", lang)

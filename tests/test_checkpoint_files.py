@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.checkpoint import build_model, file_sha256, read_checkpoint, resolve
-from qd_detr.errors import CheckpointError, MissingFileError, RequestError
+from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
+from qd_detr.gates.weights.checkpoint import build_model, file_sha256, read_checkpoint, resolve
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RAN = []
@@ -43,7 +43,13 @@ def prefixed(*prefixes):
 
 @pytest.mark.parametrize(
     "change",
-    [None, prefixed("module."), prefixed("module.", "module."), prefixed("_orig_mod."), prefixed("module.", "_orig_mod.")],
+    [
+        None,
+        prefixed("module."),
+        prefixed("module.", "module."),
+        prefixed("_orig_mod."),
+        prefixed("module.", "_orig_mod."),
+    ],
 )
 def test_prefixes_of_wrappers_are_understood(legacy_checkpoint, tiny_model, change):
     path = legacy_checkpoint("global", change=change)
@@ -72,7 +78,9 @@ def test_a_bare_state_dict_runs_with_an_options_file_and_not_without(legacy_chec
     with pytest.raises(CheckpointError, match=r"no options.*--config_path"):
         load(path)
     config = tmp_path / "my_options.json"
-    config.write_text("\ufeff" + json.dumps({"nheads": 2, "fusion_n_heads": 2, "use_avigate_custom": True}), encoding="utf-8")
+    config.write_text(
+        "\ufeff" + json.dumps({"nheads": 2, "fusion_n_heads": 2, "use_avigate_custom": True}), encoding="utf-8"
+    )
     assert_same_weights(load(path, config_path=config), tiny_model("elementwise"))
 
 
@@ -168,7 +176,10 @@ def test_numpy_objects_inside_are_refused_by_name(legacy_checkpoint):
         (lambda w, o: {"epoch": 3, "opt": o}, "not a state dict"),
         (lambda w, o: {"model": w, "opt": [1]}, "'opt' is a list"),
         (lambda w, o: {"model": {"fc.weight": torch.zeros(3, 3)}, "opt": o}, "not those of a QD-DETR model"),
-        (lambda w, o: {"model": {k: w[k] for k in w if not k.startswith("fusion.")}, "opt": o}, "plain QD-DETR.*no gates"),
+        (
+            lambda w, o: {"model": {k: w[k] for k in w if not k.startswith("fusion.")}, "opt": o},
+            "plain QD-DETR.*no gates",
+        ),
     ],
 )
 def test_files_of_something_else_are_told_apart(legacy_checkpoint, content, message):
@@ -181,7 +192,12 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path):
         read_checkpoint(tmp_path / "nowhere.ckpt")
     with pytest.raises(CheckpointError, match="is not a file"):
         read_checkpoint(tmp_path)
-    for name, data in (("empty", b""), ("text", b"hello\n"), ("zip", b"PK\x03\x04"), ("noise", random.Random(0).randbytes(500))):
+    for name, data in (
+        ("empty", b""),
+        ("text", b"hello\n"),
+        ("zip", b"PK\x03\x04"),
+        ("noise", random.Random(0).randbytes(500)),
+    ):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / name))):
             read_checkpoint(tmp_path / name)
@@ -236,7 +252,9 @@ def test_a_state_dict_that_does_not_fit_is_refused_naming_the_key(legacy_checkpo
 
 
 def test_the_names_of_many_missing_keys_are_counted_and_cut(legacy_checkpoint):
-    path = legacy_checkpoint(change=lambda w: {k: v for k, v in w.items() if "decoder.norm" not in k and "saliency" not in k})
+    path = legacy_checkpoint(
+        change=lambda w: {k: v for k, v in w.items() if "decoder.norm" not in k and "saliency" not in k}
+    )
     with pytest.raises(CheckpointError, match=r"6 missing \(.*, \.\.\.\)"):
         load(path)
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr.data.annotations import Query, file_name_problem, read_annotations, select_queries
-from qd_detr.errors import DataError, MissingFileError, RequestError
+from qd_detr.gates.data.annotations import Query, file_name_problem, read_annotations, select_queries
+from qd_detr.gates.errors import DataError, MissingFileError, RequestError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from qd_detr.data.annotations import Query
-from qd_detr.data.batches import QueryDataset, collate, iter_batches, plan_batches
-from qd_detr.data.features import Features
-from qd_detr.errors import DataError, RequestError
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.batches import QueryDataset, collate, iter_batches, plan_batches
+from qd_detr.gates.data.features import Features
+from qd_detr.gates.errors import DataError, RequestError
 
 
 def item(qid, clips, tokens):

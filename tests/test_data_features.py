@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr.data.annotations import Query, read_annotations
-from qd_detr.data.features import (
+from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.data.features import (
     FeatureFolders,
     FeatureReader,
     FeatureSpec,
@@ -20,7 +20,7 @@ from qd_detr.data.features import (
     normalize_rows,
     write_missing_list,
 )
-from qd_detr.errors import DataError, RequestError
+from qd_detr.gates.errors import DataError, RequestError
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SAMPLE = SHARED / "qvhighlights_sample"

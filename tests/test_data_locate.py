@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from qd_detr.data.features import FeatureFolders, FeatureSpec, locate_features
-from qd_detr.errors import MissingFileError, RequestError
+from qd_detr.gates.data.features import FeatureFolders, FeatureSpec, locate_features
+from qd_detr.gates.errors import MissingFileError, RequestError
 
 SPEC = FeatureSpec(
     dset_name="hl",

@@ -19,18 +19,19 @@ import run_gate_analysis
 import test_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr import planted, train
-from qd_detr.checkpoint import FORMAT, read_checkpoint, resolve
-from qd_detr.data.annotations import read_annotations
-from qd_detr.data.batches import iter_batches
-from qd_detr.data.feature_check import check_features
-from qd_detr.data.feature_layout import locate_features
-from qd_detr.data.features import FeatureReader
-from qd_detr.evaluation import __main__ as evaluation
-from qd_detr.job import feature_spec
-from qd_detr.monitor import __main__ as monitor_command
-from qd_detr.selfcheck import tiny
-from qd_detr.selfcheck.foreign import ForeignModel
+from qd_detr.gates import train
+from qd_detr.gates.commands.analyse import feature_spec
+from qd_detr.gates.commands.selfcheck import tiny
+from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
+from qd_detr.gates.data import planted
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.batches import iter_batches
+from qd_detr.gates.data.feature_check import check_features
+from qd_detr.gates.data.feature_layout import locate_features
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.evaluation import __main__ as evaluation
+from qd_detr.gates.monitor import __main__ as monitor_command
+from qd_detr.gates.weights.checkpoint import FORMAT, read_checkpoint, resolve
 from tests.documents import PAGES, ROOT, Block, blocks_of, read
 
 GUIDES = ("README.md", "GATE_ANALYSIS_README.md")
@@ -40,10 +41,10 @@ SCRIPTS = {
     "test_legacy_model.py": test_legacy_model,
     "legacy_model_guide.py": legacy_model_guide,
     "test_gate_analysis.py": test_gate_analysis,
-    "qd_detr.evaluation": evaluation,
-    "qd_detr.monitor": monitor_command,
-    "qd_detr.train": train,
-    "qd_detr.planted": planted,
+    "qd_detr.gates.evaluation": evaluation,
+    "qd_detr.gates.monitor": monitor_command,
+    "qd_detr.gates.train": train,
+    "qd_detr.gates.planted": planted,
 }
 NOT_RUN = {
     "source ": "changes the shell",
@@ -77,8 +78,19 @@ def template(tmp_path_factory) -> Path:
     for epoch in (4, 9):
         shutil.copy(folder / "new_model" / "model_best.ckpt", folder / "watched" / f"model_e{epoch:04d}.ckpt")
     for gating_type in ("global", "clipwise"):
-        argv = ["--legacy_model", "--model_path", str(folder / gating_type / "model_best.ckpt"), "--quiet", "--no_figures"]
-        argv += ["--data_path", str(folder / "highlight_val.jsonl"), "--output_dir", str(folder / f"results_{gating_type}")]
+        argv = [
+            "--legacy_model",
+            "--model_path",
+            str(folder / gating_type / "model_best.ckpt"),
+            "--quiet",
+            "--no_figures",
+        ]
+        argv += [
+            "--data_path",
+            str(folder / "highlight_val.jsonl"),
+            "--output_dir",
+            str(folder / f"results_{gating_type}"),
+        ]
         assert run_gate_analysis.main(argv) == 0
     shutil.copy(folder / "results_clipwise" / "predictions.jsonl", folder)
     return folder
@@ -149,7 +161,7 @@ def run_command(command: str, *, figures: bool) -> str:
         name = argv.pop(0)
     if name == "run_gate_analysis.py" and not figures:
         argv.append("--no_figures")
-    if name == "qd_detr.train":
+    if name == "qd_detr.gates.train":
         small = {**planted.TRAINING_OPTIONS, "n_epoch": 1, "bsz": 3, "save_every": 1}
         for option, value in small.items():
             argv += [f"--{option}"] if value is True else [f"--{option}", str(value)]

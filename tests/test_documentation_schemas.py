@@ -12,10 +12,10 @@ import torch
 import run_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr import planted
-from qd_detr.monitor import GateMonitor
-from qd_detr.selfcheck import tiny
-from qd_detr.tracking.entries import GATE_KINDS
+from qd_detr.gates.commands.selfcheck import tiny
+from qd_detr.gates.data import planted
+from qd_detr.gates.monitor import GateMonitor
+from qd_detr.gates.tracking.entries import GATE_KINDS
 from tests.documents import sections_of, table_rows
 from tests.tiny_run import make_tiny_run
 
@@ -49,13 +49,26 @@ def written(tmp_path_factory) -> Path:
     assert run_gate_analysis.main(run.argv(*everything, output=out)) == 0
     changed = ["--gating_type", "global", "--no_figures"]
     assert run_gate_analysis.main(run.argv(*changed, output=folder / "changed")) == 0
-    compare = ["--compare_runs", str(out), str(folder / "changed"), "--output_dir", str(folder / "comparison"), "--quiet"]
+    compare = [
+        "--compare_runs",
+        str(out),
+        str(folder / "changed"),
+        "--output_dir",
+        str(folder / "comparison"),
+        "--quiet",
+    ]
     assert run_gate_analysis.main(compare) == 0
     certificate = ["--model_path", str(run.checkpoint), "--data_path", str(run.data), "--quiet"]
     assert test_legacy_model.main([*certificate, "--output_dir", str(folder / "certificate")]) == 0
     planted.generate(folder / "planted", seed=0, n_train=3, n_val=3)
     tiny.write_checkpoint(folder / "model", "clipwise")
-    of_planted = ["--data_path", str(folder / "planted" / planted.VAL_FILE), "--output_dir", str(folder / "found"), "--quiet"]
+    of_planted = [
+        "--data_path",
+        str(folder / "planted" / planted.VAL_FILE),
+        "--output_dir",
+        str(folder / "found"),
+        "--quiet",
+    ]
     of_planted += ["--legacy_model", "--model_path", str(folder / "model" / "model_best.ckpt"), "--no_figures"]
     assert run_gate_analysis.main(of_planted) == 0
     model = load_legacy_model_with_gate_tracking(run.checkpoint, device="cpu")
@@ -93,7 +106,9 @@ def files(written: Path, name: str) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize(("file", "place", "always", "sometimes"), SECTIONS, ids=[f"{s[0]} {s[1]}".strip() for s in SECTIONS])
+@pytest.mark.parametrize(
+    ("file", "place", "always", "sometimes"), SECTIONS, ids=[f"{s[0]} {s[1]}".strip() for s in SECTIONS]
+)
 def test_documented_keys_are_those_of_real_files(written, file, place, always, sometimes):
     paths = files(written, file)
     assert paths, f"no run wrote {file}"
@@ -106,7 +121,9 @@ def test_documented_keys_are_those_of_real_files(written, file, place, always, s
             found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         else:
             data = json.loads(path.read_text(encoding="utf-8"))
-            if (place and data == {}) or (place.split(".")[0] not in ("", "*", "[]") and place.split(".")[0] not in data):
+            if (place and data == {}) or (
+                place.split(".")[0] not in ("", "*", "[]") and place.split(".")[0] not in data
+            ):
                 continue  # as alignment.json of global gates, which says only that it does not apply
             found = objects_at(data, place)
         for one in found:

@@ -8,11 +8,24 @@ import pytest
 from tests.documents import ROOT, read
 
 PAGE = "docs/troubleshooting.md"
-BASES = {"RequestError", "MissingFileError", "CheckpointError", "DataError", "RunError", "_Problem", "ArgumentTypeError"}
+BASES = {
+    "RequestError",
+    "MissingFileError",
+    "CheckpointError",
+    "DataError",
+    "RunError",
+    "_Problem",
+    "ArgumentTypeError",
+}
 # What users call by themselves: there, Python's own errors are part of what they read.
 CALLED_BY_USERS = (
-    "avigate_custom.py", "foreign_calls.py", "tracking/recorder.py", "analyzer.py", "monitor/live.py", "analysis/samples.py"
-)  # fmt: skip
+    "fusion.py",
+    "weights/foreign_calls.py",
+    "tracking/recorder.py",
+    "results/analyzer.py",
+    "monitor/live.py",
+    "analysis/samples.py",
+)
 PLAIN = {"ValueError", "TypeError", "RuntimeError", "KeyError"}
 GAP = "\0"
 
@@ -51,11 +64,13 @@ FAMILY = family()
 def messages_of(path) -> list[tuple[str, str]]:
     """Return (place, template) of every error that a module makes."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    relative = path.relative_to(ROOT).as_posix().removeprefix("qd_detr/")
+    relative = path.relative_to(ROOT).as_posix().removeprefix("qd_detr/gates/")
     wanted = FAMILY | (PLAIN if relative in CALLED_BY_USERS else set())
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     found = []
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call) and name_of(node) in wanted and node.args):
+    for call in (
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and name_of(node) in wanted and node.args
+    ):
         text = template(call.args[0])
         if text.strip(GAP + " "):
             found.append((f"{relative}:{call.lineno}", text))
@@ -74,7 +89,12 @@ MESSAGES = [message for path in SOURCES for message in messages_of(path)]
 
 
 def phrases() -> list[str]:
-    return [phrase for line in read(PAGE).splitlines() if line.startswith("Says: ") for phrase in re.findall(r"`([^`]+)`", line)]
+    return [
+        phrase
+        for line in read(PAGE).splitlines()
+        if line.startswith("Says: ")
+        for phrase in re.findall(r"`([^`]+)`", line)
+    ]
 
 
 def says(text: str, phrase: str) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m qd_detr.evaluation`, run as a user runs it."""
+"""`python -m qd_detr.gates.evaluation`, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def write_lines(path, *records):
 
 def run(*arguments):
     return subprocess.run(
-        [sys.executable, "-m", "qd_detr.evaluation", *map(str, arguments)],
+        [sys.executable, "-m", "qd_detr.gates.evaluation", *map(str, arguments)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -89,7 +89,7 @@ def test_tvsum_submission_is_evaluated(tmp_path):
 
 
 def test_the_command_does_not_import_torch(tmp_path):
-    code = "import sys, qd_detr.evaluation.__main__; sys.exit('torch' in sys.modules)"
+    code = "import sys, qd_detr.gates.evaluation.__main__; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=120, check=False).returncode == 0
 
 

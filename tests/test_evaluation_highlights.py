@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qd_detr.evaluation.highlights import clip_scores, highlight_figures
-from qd_detr.evaluation.tvsum import top_average_precision, tvsum_average_precision
+from qd_detr.gates.evaluation.highlights import clip_scores, highlight_figures
+from qd_detr.gates.evaluation.tvsum import top_average_precision, tvsum_average_precision
 
 
 def figures(saliency, scores):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qd_detr.evaluation.moments import IOU_THRESHOLDS, moment_figures
+from qd_detr.gates.evaluation.moments import IOU_THRESHOLDS, moment_figures
 
 
 def figures(predicted, truth):

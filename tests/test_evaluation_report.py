@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.data.annotations import Query, read_annotations
-from qd_detr.errors import DataError
-from qd_detr.evaluation import HEADLINE_METRICS, aggregate, evaluate, evaluate_tvsum, read_submission
+from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.errors import DataError
+from qd_detr.gates.evaluation import HEADLINE_METRICS, aggregate, evaluate, evaluate_tvsum, read_submission
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 METRICS, LEGACY = SHARED / "metrics", SHARED / "legacy"
@@ -117,8 +117,10 @@ def test_aggregate_over_resamples_equals_evaluating_the_resampled_queries():
     for draw, rows in enumerate(draws):
         # The same query under three names.
         renamed = [{**predictions[row], "qid": f"copy{place}"} for place, row in enumerate(rows)]
-        copies = [make_query(f"copy{place}", by_qid[predictions[row]["qid"]].relevant_windows)
-                  for place, row in enumerate(rows)]  # fmt: skip
+        copies = [
+            make_query(f"copy{place}", by_qid[predictions[row]["qid"]].relevant_windows)
+            for place, row in enumerate(rows)
+        ]
         alone = aggregate(evaluate(renamed, copies).per_query)
         for name in HEADLINE_METRICS:
             assert figures[name].shape == (3,)

@@ -13,10 +13,10 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 from PIL import Image
 
-from qd_detr.figures import clustering, style, text
-from qd_detr.figures.clustering import ClusteringData, NoGroups, ProfileGroups, cluster_profiles, plot_clustering
-from qd_detr.figures.comparison import ComparisonData, plot_comparison
-from qd_detr.figures.distributions import (
+from qd_detr.gates.figures import clustering, style, text
+from qd_detr.gates.figures.clustering import ClusteringData, NoGroups, ProfileGroups, cluster_profiles, plot_clustering
+from qd_detr.gates.figures.comparison import ComparisonData, plot_comparison
+from qd_detr.gates.figures.distributions import (
     GateDistribution,
     LayerSummary,
     OverallData,
@@ -24,9 +24,9 @@ from qd_detr.figures.distributions import (
     plot_overall,
     rebin,
 )
-from qd_detr.figures.patterns import PatternData, order_rows, plot_activation_patterns
-from qd_detr.figures.style import FigureScale, round_up, save_figure, signed
-from qd_detr.figures.trends import (
+from qd_detr.gates.figures.patterns import PatternData, order_rows, plot_activation_patterns
+from qd_detr.gates.figures.style import FigureScale, round_up, save_figure, signed
+from qd_detr.gates.figures.trends import (
     AlignmentData,
     DoseData,
     Effect,
@@ -64,7 +64,9 @@ def patterns(n: int, n_layers: int = 2) -> PatternData:
 def alignment(n_layers: int) -> AlignmentData:
     line = np.tile(np.linspace(0, 1, 5), (n_layers, 1))
     null = np.stack([line - 0.1, line + 0.1])
-    return AlignmentData("Attention gate", np.arange(-2, 3) * 2.0, line, null, line, null, line[:, 0], null[:, :, 0], 3, 4)
+    return AlignmentData(
+        "Attention gate", np.arange(-2, 3) * 2.0, line, null, line, null, line[:, 0], null[:, :, 0], 3, 4
+    )
 
 
 def groups() -> ProfileGroups:
@@ -75,8 +77,14 @@ def groups() -> ProfileGroups:
 
 
 def every_figure() -> dict[str, Figure]:
-    series = [Series("a", [0, 5, 10], [1, 2, np.nan], [0, 1, np.nan], [2, 3, np.nan]), Series("b", [0], [1], [0], [2], 1)]
-    effects = [Effect("without audio", -2.3, -3.2, -1.4, 155, "all"), Effect("silent", np.nan, np.nan, np.nan, 0, "all")]
+    series = [
+        Series("a", [0, 5, 10], [1, 2, np.nan], [0, 1, np.nan], [2, 3, np.nan]),
+        Series("b", [0], [1], [0], [2], 1),
+    ]
+    effects = [
+        Effect("without audio", -2.3, -3.2, -1.4, 155, "all"),
+        Effect("silent", np.nan, np.nan, np.nan, 0, "all"),
+    ]
     names = ["attention 0", "attention 1", "FFN 0", "FFN 1"]
     return {
         "overall": plot_overall(overall()),
@@ -92,7 +100,9 @@ def every_figure() -> dict[str, Figure]:
         "comparison_3": plot_comparison(ComparisonData([make_sample("elementwise", i, 12) for i in range(3)])),
         "evolution": plot_evolution(EvolutionData([[Panel("Gate", "gate", series)]] * 2, "n = 3 samples.")),
         "dose": plot_dose_curve(DoseData(Panel("Audio", "mAP (%)", series), "factor", "n = 3 samples.", 1.0)),
-        "effects": plot_effects(EffectsData(effects, "difference in mAP (points)", "n in the column.", better="better")),
+        "effects": plot_effects(
+            EffectsData(effects, "difference in mAP (points)", "n in the column.", better="better")
+        ),
         "alignment_1": plot_alignment(alignment(1)),
         "alignment_12": plot_alignment(alignment(12)),
     }
@@ -123,7 +133,7 @@ def test_figures_need_neither_pyplot_nor_torch_nor_scikit_learn() -> None:
     import subprocess
 
     code = (
-        "import sys; from qd_detr.figures import clustering, comparison, distributions, patterns, sample_pool, trends;"
+        "import sys; from qd_detr.gates.figures import clustering, comparison, distributions, patterns, sample_pool, trends;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib.pyplot', 'sklearn')))"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[1])
@@ -200,7 +210,9 @@ def test_rows_of_patterns_are_ordered_by_audio_let_in_not_by_sign() -> None:
     order, words = order_rows(data)
     assert list(order) == [1, 2, 0]
     assert "|attention gate|" in words
-    injected = PatternData(["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3, attention_injection=[[9], [1], [2]])
+    injected = PatternData(
+        ["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3, attention_injection=[[9], [1], [2]]
+    )
     order, words = order_rows(injected)
     assert list(order) == [0, 2, 1]
     assert "injection" in words
@@ -273,7 +285,10 @@ def test_wrapped_lines_fit_and_keep_every_word() -> None:
     assert len(cut) == 2
     assert cut[-1].endswith("…")
     assert text.text_width_in(cut[-1], 9.5, "bold") <= 2.5
-    assert "".join(text.wrap("가나다라마바사아자차카타파하" * 3, 1.0, 9, max_lines=20)) == "가나다라마바사아자차카타파하" * 3
+    assert (
+        "".join(text.wrap("가나다라마바사아자차카타파하" * 3, 1.0, 9, max_lines=20))
+        == "가나다라마바사아자차카타파하" * 3
+    )
 
 
 def test_characters_without_a_font_become_one_mark_and_controls_vanish(monkeypatch: pytest.MonkeyPatch) -> None:

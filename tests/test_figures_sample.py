@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from qd_detr.figures.sample import SampleFigureWriter, plot_sample
-from qd_detr.figures.sample_data import SampleData
-from qd_detr.figures.sample_pool import FigureError, SampleFigurePool, write_sample_figures
-from qd_detr.figures.style import FigureScale, save_figure
+from qd_detr.gates.figures.sample import SampleFigureWriter, plot_sample
+from qd_detr.gates.figures.sample_data import SampleData
+from qd_detr.gates.figures.sample_pool import FigureError, SampleFigurePool, write_sample_figures
+from qd_detr.gates.figures.style import FigureScale, save_figure
 
 TYPES = ("global", "clipwise", "elementwise")
 ROOT = Path(__file__).resolve().parents[1]
@@ -75,8 +75,12 @@ def test_order_of_samples_does_not_matter(tmp_path: Path) -> None:
     samples = [
         full,
         make_sample("clipwise", 1, n_clips=30),
-        replace(full, sample_id="none", true_windows_s=[], predicted_windows=[], annotated_saliency=np.full(12, np.nan)),
-        replace(full, sample_id="bare", true_windows_s=None, predicted_saliency=None, query=None, attention_injection=None),
+        replace(
+            full, sample_id="none", true_windows_s=[], predicted_windows=[], annotated_saliency=np.full(12, np.nan)
+        ),
+        replace(
+            full, sample_id="bare", true_windows_s=None, predicted_saliency=None, query=None, attention_injection=None
+        ),
         replace(full, sample_id="long", query="a long query of many words " * 8),
         replace(full, sample_id="one", predicted_windows=[[0, 4, 0.5]], predicted_saliency=np.full(12, 3.0)),
         make_sample("elementwise", 2),
@@ -116,7 +120,9 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[Text]:
 
 @pytest.mark.parametrize("gating_type", TYPES)
 @pytest.mark.parametrize("n_layers", [1, 4, 12])
-def test_nothing_is_clipped_and_no_texts_overlap(gating_type: str, n_layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_clipped_and_no_texts_overlap(
+    gating_type: str, n_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     figure = plot_sample(make_sample(gating_type, n_layers=n_layers, query="word " * 60, n_clips=75))
     boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure, monkeypatch)]
     width, height = figure.bbox.size
@@ -133,7 +139,9 @@ def test_nothing_is_clipped_and_no_texts_overlap(gating_type: str, n_layers: int
 def test_numbers_on_the_figure_are_those_of_the_data() -> None:
     gates = [np.array([-0.96, -0.94, -0.92])[None, :, None], np.array([0.5, 0.5, 0.2])[None, :, None]]
     figure = plot_sample(
-        make_sample("clipwise", n_clips=3, attention_gates=gates, attention_injection=[[0.5, 0.6, 0.7], [0.1, 0.2, 0.3]])
+        make_sample(
+            "clipwise", n_clips=3, attention_gates=gates, attention_injection=[[0.5, 0.6, 0.7], [0.1, 0.2, 0.3]]
+        )
     )
     shown = texts(figure)
     assert "−0.94 (−0.96 … −0.92)" in shown
@@ -175,7 +183,9 @@ def test_gates_that_are_not_finite_are_counted_and_change_no_other_number() -> N
 def test_a_query_without_a_font_gives_no_warning_and_a_dollar_is_a_dollar(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        figure = plot_sample(make_sample("clipwise", query="price $5_0$ \ud55c\uad6d\uc5b4 \U00013080\n\tnext", vid="비디오"))
+        figure = plot_sample(
+            make_sample("clipwise", query="price $5_0$ \ud55c\uad6d\uc5b4 \U00013080\n\tnext", vid="비디오")
+        )
         figure.canvas.draw()
     assert "$5_0$" in texts(figure)
 
@@ -188,7 +198,9 @@ def test_the_same_sample_gives_the_same_bytes_in_every_format(tmp_path: Path, su
 
 
 def test_gates_of_a_wrong_shape_are_refused_with_sample_and_layer() -> None:
-    with pytest.raises(ValueError, match=r"sample val_0, layer 1: a elementwise attention gate|sample val_0, layer 1: a clip"):
+    with pytest.raises(
+        ValueError, match=r"sample val_0, layer 1: a elementwise attention gate|sample val_0, layer 1: a clip"
+    ):
         plot_sample(make_sample("clipwise", attention_gates=[np.zeros((1, 12, 1)), np.zeros((1, 12, 2))]))
     with pytest.raises(ValueError, match=r"attention_injection must have the shape \(2, 12\)"):
         plot_sample(make_sample("clipwise", attention_injection=np.zeros((2, 11))))
@@ -212,7 +224,9 @@ def test_pool_writes_what_the_writer_writes(tmp_path: Path, workers: int) -> Non
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pool_raises_the_error_with_the_samples_name(tmp_path: Path, workers: int) -> None:
     bad = make_sample("clipwise", 4, predicted_saliency=np.zeros(3))
-    with pytest.raises(FigureError, match=r"figure of sample val_4: .*predicted_saliency must have the shape") as caught:
+    with pytest.raises(
+        FigureError, match=r"figure of sample val_4: .*predicted_saliency must have the shape"
+    ) as caught:
         write_sample_figures(
             ((f"{i}.png", bad if i == 4 else make_sample("clipwise", i)) for i in range(100)), tmp_path, workers=workers
         )
@@ -251,7 +265,7 @@ def test_an_unguarded_script_can_use_the_pool_and_no_worker_imports_torch(tmp_pa
             print("script runs")
             sys.path.insert(0, {str(ROOT)!r})
             from tests.test_figures_sample import make_sample
-            from qd_detr.figures.sample_pool import write_sample_figures
+            from qd_detr.gates.figures.sample_pool import write_sample_figures
             print(write_sample_figures([("a.png", make_sample("clipwise"))], {str(tmp_path)!r}, workers=2))
             """
         )
@@ -259,5 +273,6 @@ def test_an_unguarded_script_can_use_the_pool_and_no_worker_imports_torch(tmp_pa
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
     assert (done.stdout.split(), done.stderr) == (["script", "runs", "1"], "")
-    check = "import sys, qd_detr.figures.sample_worker; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib.pyplot')))"
+    needless = "any(m in sys.modules for m in ('torch', 'matplotlib.pyplot'))"
+    check = f"import sys, qd_detr.gates.figures.sample_worker; sys.exit({needless})"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)

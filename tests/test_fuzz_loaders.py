@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fuzz import FAMILIES, fuzz
-from qd_detr.checkpoint import build_model, read_checkpoint, resolve
-from qd_detr.data.annotations import read_annotations
-from qd_detr.errors import CheckpointError, DataError, RequestError
-from qd_detr.interventions.edits import read_interventions
-from qd_detr.json_text import JSON_DEPTH_MAX, parse_json
-from qd_detr.options import read_options_file
-from qd_detr.results.tree import ResultsTree
-from qd_detr.running.journal import RunJournal
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.errors import CheckpointError, DataError, RequestError
+from qd_detr.gates.json_text import JSON_DEPTH_MAX, parse_json
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.runs.interventions.edits import read_interventions
+from qd_detr.gates.runs.journal import RunJournal
+from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
+from qd_detr.gates.weights.options import read_options_file
 from run_gate_analysis import main
 from tests.tiny_run import TinyRun, make_tiny_run
 
@@ -66,7 +66,9 @@ def refusal(read, path: Path) -> str | None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*QUERY, "relevant_windows", "op"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from([*QUERY, "relevant_windows", "op"]), inner)
+    ),
     max_leaves=12,
 )
 
@@ -93,7 +95,13 @@ def test_an_options_file_with_a_number_of_thousands_of_digits_is_refused(tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("lr", float("nan")), ("wd", float("inf")), ("t_feat_dir", "\ud800"), ("v_feat_dirs", ["\ud800"]), ("seed", 10**400)],
+    [
+        ("lr", float("nan")),
+        ("wd", float("inf")),
+        ("t_feat_dir", "\ud800"),
+        ("v_feat_dirs", ["\ud800"]),
+        ("seed", 10**400),
+    ],
 )
 def test_an_option_that_no_run_config_could_hold_is_refused_before_the_run(tiny, tmp_path, name, value):
     config = tmp_path / "opt.json"
@@ -122,7 +130,11 @@ def test_a_key_that_names_an_absurd_layer_is_refused(tiny, tmp_path, number):
 
 def test_a_key_of_thousands_of_characters_is_cut_in_the_message(tiny, tmp_path):
     with pytest.raises(CheckpointError, match="1 unexpected") as error:
-        load(resaved(tiny, tmp_path, lambda content: content["model"].update({"class_embed." + "9" * 5000: torch.zeros(1)})))
+        load(
+            resaved(
+                tiny, tmp_path, lambda content: content["model"].update({"class_embed." + "9" * 5000: torch.zeros(1)})
+            )
+        )
     assert len(str(error.value)) < 1500
 
 
@@ -179,10 +191,16 @@ def test_json_at_the_allowed_depth_is_read():
 @pytest.mark.parametrize(
     "changes",
     [
-        {"duration": 1e308}, {"duration": 1e7}, {"relevant_windows": [[0, 1e308]]}, {"relevant_clip_ids": [10**18]},
-        {"vid": "x" * 300}, {"qid": "y" * 300}, {"qid": 10**400}, {"vid": "a/" * 600 + "b"},
+        {"duration": 1e308},
+        {"duration": 1e7},
+        {"relevant_windows": [[0, 1e308]]},
+        {"relevant_clip_ids": [10**18]},
+        {"vid": "x" * 300},
+        {"qid": "y" * 300},
+        {"qid": 10**400},
+        {"vid": "a/" * 600 + "b"},
     ],
-)  # fmt: skip
+)
 def test_annotations_with_absurd_numbers_and_names_are_refused_in_a_short_sentence(tmp_path, changes):
     path = tmp_path / "a.jsonl"
     path.write_text(json.dumps({**QUERY, **changes}) + "\n")
@@ -193,9 +211,15 @@ def test_annotations_with_absurd_numbers_and_names_are_refused_in_a_short_senten
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 50_000, '{"files": ["a\\u0000b"]}', '{"files": ["\\ud800"]}', '{"files": ["' + "9" * 5000 + '"]}', "9" * 5000,
-     '{"files": [".partial/lock", ".", "", "../outside.txt", "/etc/passwd", ["x"], null]}'],
-)  # fmt: skip
+    [
+        "[" * 50_000,
+        '{"files": ["a\\u0000b"]}',
+        '{"files": ["\\ud800"]}',
+        '{"files": ["' + "9" * 5000 + '"]}',
+        "9" * 5000,
+        '{"files": [".partial/lock", ".", "", "../outside.txt", "/etc/passwd", ["x"], null]}',
+    ],
+)
 @pytest.mark.parametrize("place", ["run_config.json", ".partial/run_config.json"])
 def test_a_damaged_run_config_of_earlier_results_stops_no_new_run(tmp_path, text, place):
     out = tmp_path / "out"
@@ -214,9 +238,12 @@ def journal_of_two_batches(folder: Path) -> Path:
     for number in range(2):
         gates = [np.ones((1, 3, 1), np.float32)]
         history[number] = {
-            "attention_gates": gates, "ffn_gates": gates, "layer_info": [{}],
-            "valid_clips": np.ones((1, 3), bool), "valid_lengths": np.array([3]),
-        }  # fmt: skip
+            "attention_gates": gates,
+            "ffn_gates": gates,
+            "layer_info": [{}],
+            "valid_clips": np.ones((1, 3), bool),
+            "valid_lengths": np.array([3]),
+        }
         history.commit([number], {"batch": number, "lines": [], "marks": []})
     return folder / "gates"
 

@@ -20,12 +20,12 @@ import torch
 import legacy_model_guide
 import run_gate_analysis
 import test_legacy_model
-from qd_detr.certificate import texts as certificate_texts
-from qd_detr.guide import finding, texts
-from qd_detr.guide.terminal import Terminal, completions
-from qd_detr.guide.walk import Script, Walk
-from qd_detr.selfcheck import tiny
-from qd_detr.wording import Texts, display_width, language_of_locale, padded, placeholders, wrapped
+from qd_detr.gates.commands.certify import texts as certificate_texts
+from qd_detr.gates.commands.guide import finding, texts
+from qd_detr.gates.commands.guide.terminal import Terminal, completions
+from qd_detr.gates.commands.guide.walk import Script, Walk
+from qd_detr.gates.commands.selfcheck import tiny
+from qd_detr.gates.wording import Texts, display_width, language_of_locale, padded, placeholders, wrapped
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -84,7 +84,9 @@ def test_both_languages_have_the_same_keys_and_placeholders(catalogues: dict[str
 
 @pytest.mark.parametrize("catalogues", [texts.CATALOGUES, certificate_texts.CATALOGUES])
 def test_korean_texts_are_korean(catalogues: dict[str, dict[str, str]]) -> None:
-    same = {key for key, text in catalogues["en"].items() if catalogues["ko"][key] == text and text.strip("{}-").isalpha()}
+    same = {
+        key for key, text in catalogues["en"].items() if catalogues["ko"][key] == text and text.strip("{}-").isalpha()
+    }
     assert same <= {"settings.unusable", "output.unusable"}
 
 
@@ -156,9 +158,12 @@ def test_the_walk_tests_and_analyses_and_shows_commands_that_do_the_same(
 
     answers = ["1", "2", "y", "3", "결과 폴더", ""]
     status, shown, given = walk(
-        home, answers, language,
-        test=recording("test", test_legacy_model.main), analysis=recording("analysis", run_gate_analysis.main),
-    )  # fmt: skip
+        home,
+        answers,
+        language,
+        test=recording("test", test_legacy_model.main),
+        analysis=recording("analysis", run_gate_analysis.main),
+    )
     assert status == 0
     assert given.answers == []
     report = json.loads((tmp_path / "compatibility_report.json").read_text(encoding="utf-8"))
@@ -185,15 +190,31 @@ def test_every_question_can_be_left(home: Path, leave: str | type[BaseException]
 
 
 def test_every_question_can_be_gone_back_to(home: Path) -> None:
-    _, shown, given = walk(home, ["b", "1", "b", "1", "2", "b", "2", "n", "b", "n", "3", "b", "3", "out", "b", "out", "q"])
+    _, shown, given = walk(
+        home, ["b", "1", "b", "1", "2", "b", "2", "n", "b", "n", "3", "b", "3", "out", "b", "out", "q"]
+    )
     assert "first question" in shown
     questions = {key: text for key, text in texts.CATALOGUES["en"].items() if key.endswith(".ask")}
     kinds = [next(key for key, text in questions.items() if begins_as(prompt, text)) for prompt in given.prompts]
     assert kinds == [
-        "models.ask", "models.ask", "data.ask", "models.ask", "data.ask", "test.ask", "data.ask", "test.ask",
-        "samples.ask", "test.ask", "samples.ask", "output.ask", "samples.ask", "output.ask", "analysis.ask",
-        "output.ask", "analysis.ask",
-    ]  # fmt: skip
+        "models.ask",
+        "models.ask",
+        "data.ask",
+        "models.ask",
+        "data.ask",
+        "test.ask",
+        "data.ask",
+        "test.ask",
+        "samples.ask",
+        "test.ask",
+        "samples.ask",
+        "output.ask",
+        "samples.ask",
+        "output.ask",
+        "analysis.ask",
+        "output.ask",
+        "analysis.ask",
+    ]
 
 
 def begins_as(prompt: str, text: str) -> bool:
@@ -202,7 +223,9 @@ def begins_as(prompt: str, text: str) -> bool:
 
 def test_wrong_answers_are_told_and_asked_again(home: Path) -> None:
     opt_json = str(home / "모델 하나" / "opt.json")
-    _, shown, given = walk(home, ["7", opt_json, "1", "nowhere", opt_json, "2", "vielleicht", "n", "0", "99", "2", opt_json, "q"])
+    _, shown, given = walk(
+        home, ["7", opt_json, "1", "nowhere", opt_json, "2", "vielleicht", "n", "0", "99", "2", opt_json, "q"]
+    )
     assert given.answers == []
     for told in ("from 1 to", "cannot be analysed", "cannot be used", "y or n", "from 1 to 6", "not a folder"):
         assert told in " ".join(shown.split())
@@ -251,9 +274,14 @@ def test_on_a_real_terminal_the_guide_asks_and_ends_on_ctrl_d(home: Path) -> Non
     master, slave = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "legacy_model_guide.py"), "--lang", "ko"],
-        stdin=slave, stdout=slave, stderr=slave, cwd=home, close_fds=True, start_new_session=True,
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=home,
+        close_fds=True,
+        start_new_session=True,
         env={**os.environ, "LC_ALL": "C.UTF-8", "TERM": "xterm"},
-    )  # fmt: skip
+    )
     os.close(slave)
     try:
         shown = read_until(master, "체크포인트의 번호나 경로: ")

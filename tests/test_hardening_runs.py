@@ -31,7 +31,9 @@ def tiny(tmp_path) -> TinyRun:
 def files_of(out: Path) -> dict[str, bytes]:
     """Return what a user sees of a results folder."""
     return {
-        p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file() and ".partial" not in p.parts
+        p.relative_to(out).as_posix(): p.read_bytes()
+        for p in out.rglob("*")
+        if p.is_file() and ".partial" not in p.parts
     }
 
 
@@ -47,7 +49,9 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 2 MB, or a skip."""
     folder = tmp_path / "작은 disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("a small tmpfs cannot be mounted here")
     yield folder
@@ -107,7 +111,7 @@ def test_an_output_folder_that_cannot_be_made_is_a_wrong_request(tiny, capsys):
     ],
 )
 def test_running_out_of_memory_is_a_failed_run_that_can_be_continued(tiny, monkeypatch, capsys, error):
-    from qd_detr.running import inference
+    from qd_detr.gates.runs import inference
 
     original, seen = inference.submission_lines, 0
 
@@ -135,7 +139,7 @@ def test_of_two_runs_into_one_folder_one_wins_and_the_other_is_refused(tiny):
     # Both wait before they open the folder, until both are there.
     script = (
         "import sys, time; from pathlib import Path; sys.path.insert(0, sys.argv.pop(1)); import run_gate_analysis as r\n"
-        "import qd_detr.running.journal as journal\n"
+        "import qd_detr.gates.runs.journal as journal\n"
         "begin, flags = r.run, Path(sys.argv.pop(1))\n"
         "def run(prepared):\n"
         "    (flags / sys.argv[-1]).touch()\n"
@@ -150,11 +154,20 @@ def test_of_two_runs_into_one_folder_one_wins_and_the_other_is_refused(tiny):
     flags.mkdir()
     runs = [
         subprocess.Popen(
-            [sys.executable, "-c", script, str(ROOT), str(flags), *tiny.argv("--no_figures", "--batch_size", "1"), name],
-            stderr=subprocess.PIPE, text=True,
+            [
+                sys.executable,
+                "-c",
+                script,
+                str(ROOT),
+                str(flags),
+                *tiny.argv("--no_figures", "--batch_size", "1"),
+                name,
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for name in ("a", "b")
-    ]  # fmt: skip
+    ]
     errors = [run.communicate(timeout=120)[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2], errors
     refused = errors[[run.returncode for run in runs].index(2)]
@@ -184,19 +197,19 @@ def interrupt_at(monkeypatch, owner: object, name: str, call: int = 1) -> Callab
 
 
 PHASES = {
-    "reading the checkpoint": ("qd_detr.job.checks", "read_checkpoint", 1),
-    "reading annotations": ("qd_detr.job.checks", "read_annotations", 1),
-    "checking features": ("qd_detr.data.feature_check", "read_header", 5),
-    "hashing": ("qd_detr.job.checks", "file_sha256", 2),
-    "inference": ("qd_detr.running.inference", "submission_lines", 3),
-    "audit": ("qd_detr.job.execution", "audit", 1),
-    "metrics": ("qd_detr.job.execution", "add_metrics", 1),
-    "conditions": ("qd_detr.job.execution", "run_sweep", 1),
-    "statistics": ("qd_detr.results.whole", "write_statistics", 1),
-    "table": ("qd_detr.results.whole", "write_samples_csv", 1),
-    "figures": ("qd_detr.results.whole", "draw_run", 1),
-    "report": ("qd_detr.results.whole", "report_text", 1),
-    "run_config": ("qd_detr.job.execution", "run_config_of", 1),
+    "reading the checkpoint": ("qd_detr.gates.commands.analyse.checks", "read_checkpoint", 1),
+    "reading annotations": ("qd_detr.gates.commands.analyse.checks", "read_annotations", 1),
+    "checking features": ("qd_detr.gates.data.feature_check", "read_header", 5),
+    "hashing": ("qd_detr.gates.commands.analyse.checks", "file_sha256", 2),
+    "inference": ("qd_detr.gates.runs.inference", "submission_lines", 3),
+    "audit": ("qd_detr.gates.commands.analyse.execution", "audit", 1),
+    "metrics": ("qd_detr.gates.commands.analyse.execution", "add_metrics", 1),
+    "conditions": ("qd_detr.gates.commands.analyse.execution", "run_sweep", 1),
+    "statistics": ("qd_detr.gates.results.whole", "write_statistics", 1),
+    "table": ("qd_detr.gates.results.whole", "write_samples_csv", 1),
+    "figures": ("qd_detr.gates.results.whole", "draw_run", 1),
+    "report": ("qd_detr.gates.results.whole", "report_text", 1),
+    "run_config": ("qd_detr.gates.commands.analyse.execution", "run_config_of", 1),
 }
 
 
@@ -224,7 +237,7 @@ def test_ctrl_c_while_publishing_leaves_the_new_results_whole(tiny, monkeypatch,
     argv = tiny.argv("--no_figures")
     assert main([*argv, "--max_samples", "3"]) == 0
     out = tiny.folder / "out"
-    undo = interrupt_at(monkeypatch, sys.modules["qd_detr.results.tree"].os, "replace", call + 2)
+    undo = interrupt_at(monkeypatch, sys.modules["qd_detr.gates.results.tree"].os, "replace", call + 2)
     assert main(argv) == 130
     undo()
     config = json.loads((out / "run_config.json").read_text())
@@ -257,7 +270,9 @@ def test_ctrl_c_at_random_moments_of_a_real_process_shows_no_traceback_and_spoil
         assert "Traceback" not in error, error
         assert process.returncode in (0, 130), error
         after = files_of(out)
-        assert after == before or set(json.loads(after["run_config.json"])["files"]) == after.keys() - {"run_config.json"}
+        assert after == before or set(json.loads(after["run_config.json"])["files"]) == after.keys() - {
+            "run_config.json"
+        }
     assert 130 in codes
 
 
@@ -273,4 +288,6 @@ def test_a_whole_analysis_opens_no_socket(tiny, monkeypatch):
     assert main(tiny.argv("--compare_samples", "--save_raw_data", "--audio", "none")) == 0
     first, second = tiny.folder / "out", tiny.folder / "second"
     assert main(tiny.argv("--no_figures", output=second)) == 0
-    assert main(["--compare_runs", str(first), str(second), "--output_dir", str(tiny.folder / "compared"), "--quiet"]) == 0
+    assert (
+        main(["--compare_runs", str(first), str(second), "--output_dir", str(tiny.folder / "compared"), "--quiet"]) == 0
+    )

@@ -125,7 +125,9 @@ def test_checkpoints_with_absurd_sizes_are_refused_within_half_a_gigabyte(tiny, 
     for name, (key, value) in absurd.items():
         for zipped in (True, False):
             path = tmp_path / f"{name} {zipped}.ckpt"
-            torch.save({**content, "model": {**content["model"], key: value}}, path, _use_new_zipfile_serialization=zipped)
+            torch.save(
+                {**content, "model": {**content["model"], key: value}}, path, _use_new_zipfile_serialization=zipped
+            )
             argvs.append(tiny.argv())
             argvs[-1][argvs[-1].index("--model_path") + 1] = str(path)
     # A storage record of the old format that claims 2**40 numbers: its count stands before the bytes.
@@ -150,7 +152,13 @@ def test_absurd_counts_in_options_change_nothing_but_what_they_bound(tiny, tmp_p
     config = tmp_path / "config.json"
     known = {"clip_length": 2, "nheads": 2, "fusion_n_heads": 2, "gating_type": "clipwise"}
     folders = {"v_feat_dirs": ["old/slowfast"], "t_feat_dir": "old/text", "a_feat_dir": "old/pann"}
-    absurd = {"max_v_l": 10**12, "eval_bsz": 10**12, "max_before_nms": 10**12, "max_after_nms": 10**12, "num_queries": 10**12}
+    absurd = {
+        "max_v_l": 10**12,
+        "eval_bsz": 10**12,
+        "max_before_nms": 10**12,
+        "max_after_nms": 10**12,
+        "num_queries": 10**12,
+    }
     config.write_text(json.dumps({**known, **folders, **absurd, "hidden_dim": 10**9, "nms_thd": 0.5}))
     flags = ("--config_path", str(config), "--batch_size", str(10**12), "--no_figures")
     for more in ((), ("--legacy_batches",)):
@@ -160,16 +168,20 @@ def test_absurd_counts_in_options_change_nothing_but_what_they_bound(tiny, tmp_p
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_file_of_100_000_annotations_is_read_in_bounded_memory(tmp_path):
     line = {
-        "qid": 0, "query": "a man in a red shirt talks to the camera about something", "vid": "xY1zW2vU3t4_360.0_510.0",
-        "duration": 150, "relevant_windows": [[82, 150]], "relevant_clip_ids": list(range(41, 75)),
+        "qid": 0,
+        "query": "a man in a red shirt talks to the camera about something",
+        "vid": "xY1zW2vU3t4_360.0_510.0",
+        "duration": 150,
+        "relevant_windows": [[82, 150]],
+        "relevant_clip_ids": list(range(41, 75)),
         "saliency_scores": [[3, 2, 4]] * 34,
-    }  # fmt: skip
+    }
     data = tmp_path / "many.jsonl"
     rest = json.dumps(line).removeprefix('{"qid": 0')
     with open(data, "w") as file:
         file.writelines(f'{{"qid": {qid}{rest}\n' for qid in range(100_000))
     script = (
-        "import re, sys; sys.path.insert(0, sys.argv[2]); from qd_detr.data.annotations import read_annotations\n"
+        "import re, sys; sys.path.insert(0, sys.argv[2]); from qd_detr.gates.data.annotations import read_annotations\n"
         # Not getrusage: its peak begins with that of the process that started this one.
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) >> 10\n"
         "before = peak(); n = len(read_annotations(sys.argv[1])); print(n, before, peak())"

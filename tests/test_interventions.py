@@ -9,17 +9,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qd_detr.avigate_custom import GateSite
-from qd_detr.data.annotations import Query
-from qd_detr.data.batches import iter_batches
-from qd_detr.data.video_names import source_video
-from qd_detr.errors import MissingFileError, RequestError
-from qd_detr.interventions.binding import BatchFacts, bind
-from qd_detr.interventions.conditions import alike, conditions_of, standard_sweep
-from qd_detr.interventions.edits import Edit, Intervention, parse_interventions, read_interventions, to_plain
-from qd_detr.interventions.partners import fitted_rows, other_videos, shift_of
-from qd_detr.interventions.plans import needs_recorded, plan_of
-from qd_detr.interventions.recorded import RecordedGates
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.batches import iter_batches
+from qd_detr.gates.data.video_names import source_video
+from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.fusion import GateSite
+from qd_detr.gates.runs.interventions.binding import BatchFacts, bind
+from qd_detr.gates.runs.interventions.conditions import alike, conditions_of, standard_sweep
+from qd_detr.gates.runs.interventions.edits import Edit, Intervention, parse_interventions, read_interventions, to_plain
+from qd_detr.gates.runs.interventions.partners import fitted_rows, other_videos, shift_of
+from qd_detr.gates.runs.interventions.plans import needs_recorded, plan_of
+from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from tests.intervention_cases import GATING_TYPES, RANGE, batches_of, small_data, small_model
 
 EXAMPLE = [{"name": "no audio in layer 0", "op": "scale", "value": 0, "layers": [0], "kinds": ["attention"]}]

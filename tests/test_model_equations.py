@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.attention import packed_attention
-from qd_detr.heads import inverse_sigmoid
-from qd_detr.positions import anchor_sine, clip_positions
-from qd_detr.transformer import legacy_mixing_mask
+from qd_detr.gates.model.attention import packed_attention
+from qd_detr.gates.model.heads import inverse_sigmoid
+from qd_detr.gates.model.positions import anchor_sine, clip_positions
+from qd_detr.gates.model.transformer import legacy_mixing_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GATING = pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
@@ -79,10 +79,17 @@ def slow_attention(q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, hidd
     return out
 
 
-def slow_multihead(w: Weights, q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, hidden: np.ndarray) -> np.ndarray:
+def slow_multihead(
+    w: Weights, q: np.ndarray, k: np.ndarray, v: np.ndarray, heads: int, hidden: np.ndarray
+) -> np.ndarray:
     dim = q.shape[1]
     parts = [
-        np.array([w["in_proj_weight"][i * dim : (i + 1) * dim] @ row + w["in_proj_bias"][i * dim : (i + 1) * dim] for row in x])
+        np.array(
+            [
+                w["in_proj_weight"][i * dim : (i + 1) * dim] @ row + w["in_proj_bias"][i * dim : (i + 1) * dim]
+                for row in x
+            ]
+        )
         for i, x in enumerate((q, k, v))
     ]
     return np.array([w.linear("out_proj", row) for row in slow_attention(*parts, heads, hidden)])
@@ -104,7 +111,9 @@ def slow_fusion(
         if "a_proj.weight" not in p:
             break
         g_att, g_ffn, out = [], [], np.zeros_like(v)
-        flow = {key: np.zeros(clips) for key in ("attention_injection", "ffn_injection", "attention_cosine", "ffn_cosine")}
+        flow = {
+            key: np.zeros(clips) for key in ("attention_injection", "ffn_injection", "attention_cosine", "ffn_cosine")
+        }
         zb = np.zeros_like(v)
         for t in range(clips):
             joint = np.concatenate([v.mean(0), audio.mean(0)] if gating_type == "global" else [v[t], audio[t]])
@@ -169,9 +178,14 @@ def prelu(w: Weights, x: np.ndarray) -> np.ndarray:
 
 
 def slow_decode(
-    w: Weights, fused: np.ndarray, text: np.ndarray, vid_mask: np.ndarray, txt_mask: np.ndarray, mixing: np.ndarray | None,
+    w: Weights,
+    fused: np.ndarray,
+    text: np.ndarray,
+    vid_mask: np.ndarray,
+    txt_mask: np.ndarray,
+    mixing: np.ndarray | None,
     use_txt_pos: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Sections 5 and 6 for one sample; mixing (H, L, T) is the second mask that its batch gave it, or None."""
     clips = len(fused)
     pos = slow_positions(vid_mask, D)
@@ -189,7 +203,10 @@ def slow_decode(
             break
         s = video + slow_multihead(p.under("self_attn."), video + pos, text + text_pos, text, H, hidden)
         video = np.array(
-            [p.norm("norm2", row + p.linear("linear2", prelu(p, p.linear("linear1", p.norm("norm1", row))))) for row in s]
+            [
+                p.norm("norm2", row + p.linear("linear2", prelu(p, p.linear("linear1", p.norm("norm1", row)))))
+                for row in s
+            ]
         )
     x = np.concatenate([w["global_rep_token"][None], video])
     x_pos = np.concatenate([w["global_rep_pos"][None], pos])
@@ -222,7 +239,9 @@ def slow_decoder(w: Weights, memory: np.ndarray, pos: np.ndarray, pad: np.ndarra
 
     def beside(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         e = D // H
-        return np.concatenate([np.concatenate([a[:, h * e : (h + 1) * e], b[:, h * e : (h + 1) * e]], 1) for h in range(H)], 1)
+        return np.concatenate(
+            [np.concatenate([a[:, h * e : (h + 1) * e], b[:, h * e : (h + 1) * e]], 1) for h in range(H)], 1
+        )
 
     for i in range(99):
         p = d.under(f"layers.{i}.")
@@ -246,7 +265,9 @@ def slow_decoder(w: Weights, memory: np.ndarray, pos: np.ndarray, pad: np.ndarra
         mixed = slow_attention(q, k, each(p, "ca_v_proj", memory), H, key_padding(pad, H, slots))
         target = target + each(p, "cross_attn.out_proj", mixed)
         target = np.array([p.norm("norm2", row) for row in target])
-        target = np.array([p.norm("norm3", row + p.linear("linear2", prelu(p, p.linear("linear1", row)))) for row in target])
+        target = np.array(
+            [p.norm("norm3", row + p.linear("linear2", prelu(p, p.linear("linear1", row)))) for row in target]
+        )
         normed = [d.norm("norm", row) for row in target]
         outputs.append(
             {
@@ -286,7 +307,9 @@ def test_fusion_gates_and_injections_equal_the_slow_version(tiny_model, gating_t
         fused = fusion(video, audio, mask if padded else None)
     entry = fusion.gate_history["batch"]
     for b in range(3):
-        want, gates, flows = slow_fusion(Weights(fusion), video[b].numpy(), audio[b].numpy(), mask[b].numpy(), gating_type)
+        want, gates, flows = slow_fusion(
+            Weights(fusion), video[b].numpy(), audio[b].numpy(), mask[b].numpy(), gating_type
+        )
         np.testing.assert_allclose(fused[b].numpy(), want, atol=1e-12)
         for layer in range(2):
             for key, gate in zip(("attention_gates", "ffn_gates"), gates[layer], strict=True):
@@ -327,7 +350,8 @@ def test_the_whole_model_equals_the_slow_version(tiny_model, tiny_batch, legacy,
     vid_mask, txt_mask = (batch[key].double().numpy() for key in ("src_vid_mask", "src_txt_mask"))
     for b in range(3):
         video, audio, text = (
-            slow_projection(w, f"input_{name}_proj", batch[f"src_{name}"][b].double().numpy()) for name in ("vid", "aud", "txt")
+            slow_projection(w, f"input_{name}_proj", batch[f"src_{name}"][b].double().numpy())
+            for name in ("vid", "aud", "txt")
         )
         fused, _, _ = slow_fusion(w.under("fusion."), video, audio, vid_mask[b], "clipwise")
         mixing = slow_mixing(vid_mask, txt_mask)[b] if legacy else None
@@ -372,7 +396,8 @@ def test_training_adds_the_next_samples_text_and_the_earlier_layers(tiny_model, 
     for b in range(3):
         other = (b + 1) % 3
         video, audio = (
-            slow_projection(w, f"input_{name}_proj", batch[f"src_{name}"][b].double().numpy()) for name in ("vid", "aud")
+            slow_projection(w, f"input_{name}_proj", batch[f"src_{name}"][b].double().numpy())
+            for name in ("vid", "aud")
         )
         texts = [slow_projection(w, "input_txt_proj", batch["src_txt"][i].double().numpy()) for i in (b, other)]
         fused, _, _ = slow_fusion(w.under("fusion."), video, audio, vid_mask[b], "global")

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr.data.annotations import read_annotations
-from qd_detr.data.features import FeatureIndex, FeatureReader, FeatureSpec, check_features, locate_features
-from qd_detr.model import QDDETR
-from qd_detr.running import inference
-from qd_detr.running.inference import PassSettings, SampleResult, planned_batches, run_pass
-from qd_detr.running.postprocess import PostprocessingOptions, raw_predictions, submission_lines
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.features import FeatureIndex, FeatureReader, FeatureSpec, check_features, locate_features
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs import inference
+from qd_detr.gates.runs.inference import PassSettings, SampleResult, planned_batches, run_pass
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, raw_predictions, submission_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TYPES = pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
@@ -62,7 +62,8 @@ def tied(scores: np.ndarray, i: int, j: int) -> bool:
 
 def same_window(window: Sequence[float], expected: Sequence[float], times_s: np.ndarray) -> bool:
     return abs(window[2] - expected[2]) <= 2e-4 and all(
-        a == b or (abs(a - b) == STEP_S and on_edge(t)) for a, b, t in zip(window[:2], expected[:2], times_s, strict=True)
+        a == b or (abs(a - b) == STEP_S and on_edge(t))
+        for a, b, t in zip(window[:2], expected[:2], times_s, strict=True)
     )
 
 
@@ -72,7 +73,13 @@ def on_edge(time_s: float) -> bool:
 
 
 def line_of(windows: list[list[float]], saliency: Sequence[float] = (0.0, 1.0)) -> dict[str, Any]:
-    return {"qid": 1, "query": "q", "vid": "v", "pred_relevant_windows": windows, "pred_saliency_scores": list(saliency)}
+    return {
+        "qid": 1,
+        "query": "q",
+        "vid": "v",
+        "pred_relevant_windows": windows,
+        "pred_saliency_scores": list(saliency),
+    }
 
 
 def test_lines_are_the_same_but_for_steps_on_the_edge_and_ties():
@@ -142,7 +149,9 @@ def legacy(shared, gating_type) -> Legacy:
     return legacy_of(shared, gating_type)
 
 
-def run(legacy: Legacy, settings: PassSettings, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SampleResult], list[Unrounded]]:
+def run(
+    legacy: Legacy, settings: PassSettings, monkeypatch: pytest.MonkeyPatch
+) -> tuple[list[SampleResult], list[Unrounded]]:
     """Run the product's own pass; also note every sample's windows before rounding."""
     noted: dict[Any, Unrounded] = {}
 
@@ -251,7 +260,8 @@ def test_one_training_batch_gives_the_recorded_outputs_under_the_legacy_masks(sh
             outputs = model.decode(fused, p, legacy_batch_mask=legacy_mask, training_extras=True)
         real = batch["src_vid_mask"].bool().numpy()
         return max(
-            np.abs(outputs[name].numpy() - recorded[f"out_{name}"])[real if "saliency" in name else ...].max() for name in names
+            np.abs(outputs[name].numpy() - recorded[f"out_{name}"])[real if "saliency" in name else ...].max()
+            for name in names
         )
 
     assert worst(True) <= 1e-4

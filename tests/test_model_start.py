@@ -7,14 +7,25 @@ import argparse
 import pytest
 import torch
 
-from qd_detr.architecture import Architecture
-from qd_detr.model import QDDETR
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 from tests.conftest import TINY
 
 SAME_NAME = (
-    "hidden_dim", "fusion_layers", "fusion_n_heads", "gating_type", "enc_layers", "dec_layers", "dim_feedforward",
-    "num_queries", "n_input_proj", "max_q_l", "use_txt_pos", "input_dropout", "dropout",
-)  # fmt: skip
+    "hidden_dim",
+    "fusion_layers",
+    "fusion_n_heads",
+    "gating_type",
+    "enc_layers",
+    "dec_layers",
+    "dim_feedforward",
+    "num_queries",
+    "n_input_proj",
+    "max_q_l",
+    "use_txt_pos",
+    "input_dropout",
+    "dropout",
+)
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.analysis.evolution import events
-from qd_detr.avigate_custom import AVIGATEFusionCustom
-from qd_detr.errors import RequestError, RunError
-from qd_detr.monitor import GateMonitor, writing
-from qd_detr.monitor.__main__ import main
+from qd_detr.gates.analysis.evolution import events
+from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.fusion import AVIGATEFusionCustom
+from qd_detr.gates.monitor import GateMonitor, writing
+from qd_detr.gates.monitor.__main__ import main
 from tests.tiny_run import make_tiny_run
 
 
@@ -41,7 +41,10 @@ def test_an_epoch_writes_its_tree_and_the_evolution(tmp_path):
                 seen.metrics = {"MR-full-mAP": 10.0 + epoch}
     monitor.close()
     data = json.loads((tmp_path / "gate_evolution.json").read_text())
-    assert [(e["epoch"], e["total_samples"], e["metrics"]["MR-full-mAP"]) for e in data["epochs"]] == [(0, 6, 10.0), (5, 6, 15.0)]
+    assert [(e["epoch"], e["total_samples"], e["metrics"]["MR-full-mAP"]) for e in data["epochs"]] == [
+        (0, 6, 10.0),
+        (5, 6, 15.0),
+    ]
     assert data["epochs"][0]["layers"][1]["attention"]["injection"] > 0
     assert (tmp_path / "gate_evolution.png").stat().st_size > 5000
     for name in ("overall_statistics.json", "samples.csv", "ANALYSIS_REPORT.md", "run_config.json"):
@@ -316,7 +319,15 @@ def test_a_folder_of_checkpoints_gives_the_same_evolution_after_the_fact(tmp_pat
         tiny = make_tiny_run(tmp_path / "t", seed=seed)
         folder.mkdir(exist_ok=True)
         (folder / f"model_e{epoch:04d}.ckpt").write_bytes(tiny.checkpoint.read_bytes())
-    argv = ["--checkpoints", str(folder), "--data_path", str(tiny.data), "--output_dir", str(tmp_path / "out"), "--legacy_model"]
+    argv = [
+        "--checkpoints",
+        str(folder),
+        "--data_path",
+        str(tiny.data),
+        "--output_dir",
+        str(tmp_path / "out"),
+        "--legacy_model",
+    ]
     assert main(argv) == 0
     data = json.loads((tmp_path / "out" / "gate_evolution.json").read_text())
     assert [e["epoch"] for e in data["epochs"]] == [4, 9]

@@ -5,14 +5,45 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr.results.names import MAX_PLAIN, file_names
+from qd_detr.gates.results.names import MAX_PLAIN, file_names
 
 SAFE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 ODD = [
-    "../../x", "a" * 300, "A" * 300, "Case", "case", "a/b", "a_b", "\ud800", "\udfff", "", ".", "..", ".hidden", 1, "1",
-    "CON", "con", "é", "e\u0301", "한국어", "a b", "a\nb", "a\0b", -1, "-1", 0, "straße", "STRASSE", "x" * 80, "x" * 81, "a.",
-]  # fmt: skip
-IDS = st.lists(st.one_of(st.sampled_from(ODD), st.integers(), st.text(max_size=90), st.text("aA./_", max_size=4)), max_size=12)
+    "../../x",
+    "a" * 300,
+    "A" * 300,
+    "Case",
+    "case",
+    "a/b",
+    "a_b",
+    "\ud800",
+    "\udfff",
+    "",
+    ".",
+    "..",
+    ".hidden",
+    1,
+    "1",
+    "CON",
+    "con",
+    "é",
+    "e\u0301",
+    "한국어",
+    "a b",
+    "a\nb",
+    "a\0b",
+    -1,
+    "-1",
+    0,
+    "straße",
+    "STRASSE",
+    "x" * 80,
+    "x" * 81,
+    "a.",
+]
+IDS = st.lists(
+    st.one_of(st.sampled_from(ODD), st.integers(), st.text(max_size=90), st.text("aA./_", max_size=4)), max_size=12
+)
 
 
 def assert_safe_and_distinct(names):

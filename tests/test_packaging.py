@@ -53,7 +53,7 @@ def test_every_command_is_a_function_of_an_installed_module_and_takes_version(co
 
 def test_the_version_stands_in_one_place_and_reads_as_one():
     assert "version" in PROJECT["dynamic"]
-    assert SETUPTOOLS["dynamic"]["version"]["attr"] == "qd_detr.__version__"
+    assert SETUPTOOLS["dynamic"]["version"]["attr"] == "qd_detr.gates.__version__"
     assert re.fullmatch(r"\d+\.\d+\.\d+", qd_detr.__version__)
     for place in ("CITATION.cff", "CHANGELOG.md"):
         assert qd_detr.__version__ in (ROOT / place).read_text(encoding="utf-8"), place
@@ -61,7 +61,9 @@ def test_the_version_stands_in_one_place_and_reads_as_one():
 
 def test_python_3_11_is_the_oldest_and_the_running_one_is_declared():
     assert PROJECT["requires-python"] == ">=3.11"
-    declared = {c.removeprefix("Programming Language :: Python :: ") for c in PROJECT["classifiers"] if ":: Python :: 3." in c}
+    declared = {
+        c.removeprefix("Programming Language :: Python :: ") for c in PROJECT["classifiers"] if ":: Python :: 3." in c
+    }
     assert "3.11" in declared
     assert f"{sys.version_info.major}.{sys.version_info.minor}" in declared
     assert METADATA["tool"]["mypy"]["python_version"] == "3.11"
@@ -70,7 +72,9 @@ def test_python_3_11_is_the_oldest_and_the_running_one_is_declared():
 
 def test_requirements_and_metadata_name_the_same_packages():
     def names(lines: list[str]) -> set[str]:
-        return {re.split(r"[=<>~!\[;]", line)[0].strip().lower() for line in lines if line.strip() and line[0] not in "#-"}
+        return {
+            re.split(r"[=<>~!\[;]", line)[0].strip().lower() for line in lines if line.strip() and line[0] not in "#-"
+        }
 
     pinned = names((ROOT / "requirements.txt").read_text().splitlines())
     assert names(PROJECT["dependencies"]) == pinned

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr import planted
-from qd_detr.data.annotations import read_annotations
-from qd_detr.errors import RequestError
-from qd_detr.evaluation import evaluate
-from qd_detr.training.data import load_splits
-from qd_detr.training.options import resolve_options
+from qd_detr.gates.data import planted
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.evaluation import evaluate
+from qd_detr.gates.training.data import load_splits
+from qd_detr.gates.training.options import resolve_options
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -34,11 +34,11 @@ def digest(directory: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process_and_another_seed_others(dataset, tmp_path):
-    command = [sys.executable, "-m", "qd_detr.planted", "--output", str(tmp_path / "again"), "--seed", "3"]
+    command = [sys.executable, "-m", "qd_detr.gates.data.planted", "--output", str(tmp_path / "again"), "--seed", "3"]
     command += ["--n_train", "30", "--n_val", "12"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "qd_detr.train --train_path" in done.stdout
+    assert "qd_detr.gates.train --train_path" in done.stdout
     assert digest(tmp_path / "again") == digest(dataset)
     planted.generate(tmp_path / "other", seed=4, n_train=30, n_val=12)
     assert digest(tmp_path / "other") != digest(dataset)
@@ -120,7 +120,11 @@ def test_without_sound_a_useful_video_leaves_two_places_of_equal_length(dataset)
 
 def test_the_trainers_options_and_the_metrics_take_the_dataset(dataset):
     needed = {"train_path": str(dataset / planted.TRAIN_FILE), "eval_path": str(dataset / planted.VAL_FILE)}
-    needed |= {"v_feat_dirs": list(planted.V_FEAT_DIRS), "t_feat_dir": planted.T_FEAT_DIR, "a_feat_dir": planted.A_FEAT_DIR}
+    needed |= {
+        "v_feat_dirs": list(planted.V_FEAT_DIRS),
+        "t_feat_dir": planted.T_FEAT_DIR,
+        "a_feat_dir": planted.A_FEAT_DIR,
+    }
     train, val, spec = load_splits(resolve_options({**needed, **planted.TRAINING_OPTIONS}))
     assert (len(train.queries), len(val.queries)) == (30, 12)
     assert (spec.stored_dim("video"), spec.text_dim) == (2 * planted.D, planted.D)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 
 import run_gate_analysis
-from qd_detr.analysis.collect import FusionFacts
-from qd_detr.analysis.slices import slices
-from qd_detr.figures.clustering import NoGroups, cluster_profiles
-from qd_detr.job import prepare
-from qd_detr.job.provenance import fingerprint_of
-from qd_detr.results.report import terminal_summary
-from qd_detr.results.report.audio import relation_sentence, verdict_sentence
-from qd_detr.results.report.wording import CATALOGUES, report_texts, said
-from qd_detr.wording import LANGUAGES, placeholders
+from qd_detr.gates.analysis.collect import FusionFacts
+from qd_detr.gates.analysis.slices import slices
+from qd_detr.gates.commands.analyse import prepare
+from qd_detr.gates.commands.analyse.provenance import fingerprint_of
+from qd_detr.gates.figures.clustering import NoGroups, cluster_profiles
+from qd_detr.gates.results.report import terminal_summary
+from qd_detr.gates.results.report.audio import relation_sentence, verdict_sentence
+from qd_detr.gates.results.report.wording import CATALOGUES, report_texts, said
+from qd_detr.gates.wording import LANGUAGES, placeholders
 from tests.tiny_run import TinyRun, make_tiny_run
 
 NUMBER = re.compile(r"(?<![\w.])[+-]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[+-]\d+)?(?!\w*@)")
@@ -123,8 +123,15 @@ def test_english_verdicts_and_relations_are_those_of_audio_help_json(runs: Runs)
     relations = data["explanation"]["relations"]
     assert len(relations) > 4
     # Every wording: the tiny run's own, and what it did not come to.
-    turned = [{**relations[0], "correlation": {**relations[0]["correlation"], "low": 0.1, "high": 0.3, "estimate": sign * 0.2},
-               "significant": stands} for sign in (1, -1) for stands in (True, False)]  # fmt: skip
+    turned = [
+        {
+            **relations[0],
+            "correlation": {**relations[0]["correlation"], "low": 0.1, "high": 0.3, "estimate": sign * 0.2},
+            "significant": stands,
+        }
+        for sign in (1, -1)
+        for stands in (True, False)
+    ]
     assert [relation_sentence(one, texts) for one in relations] == [one["sentence"] for one in relations]
     ends = ["larger effect.", "after false-discovery control.", "smaller effect.", "after false-discovery control."]
     assert all(relation_sentence(one, texts).endswith(end) for one, end in zip(turned, ends, strict=True))
@@ -175,14 +182,19 @@ def test_data_without_labels_and_other_gates_are_told_in_korean_too(tmp_path: Pa
     assert numbers_by_line(both.report("ko")) == numbers_by_line(both.report("en"))
 
 
-def test_a_comparison_of_two_runs_is_korean_when_asked(runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_comparison_of_two_runs_is_korean_when_asked(
+    runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     reports = {}
     for language in LANGUAGES:
         pair = [str(folder) for folder in runs.folders.values()]
         out = tmp_path / language
         assert run_gate_analysis.main(["--compare_runs", *pair, "--output_dir", str(out), "--lang", language]) == 0
         reports[language] = (out / "COMPARISON_REPORT.md").read_text(encoding="utf-8")
-        assert capsys.readouterr().out == {"en": "Report: ", "ko": "보고서: "}[language] + f"{out / 'COMPARISON_REPORT.md'}\n"
+        assert (
+            capsys.readouterr().out
+            == {"en": "Report: ", "ko": "보고서: "}[language] + f"{out / 'COMPARISON_REPORT.md'}\n"
+        )
     assert reports["en"].startswith("# Two runs compared\n")
     assert reports["ko"].startswith("# 두 실행의 비교\n")
     assert_korean(reports["ko"])

@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from qd_detr.analysis import resampling
-from qd_detr.analysis.ranks import average_ranks
-from qd_detr.analysis.resampling import (
+from qd_detr.gates.analysis import resampling
+from qd_detr.gates.analysis.ranks import average_ranks
+from qd_detr.gates.analysis.resampling import (
     bootstrap_correlation,
     false_discovery,
     paired_bootstrap,
     ratio_bootstrap,
 )
-from qd_detr.analysis.student import t_cdf, t_quantile
-from qd_detr.data.video_names import source_video
+from qd_detr.gates.analysis.student import t_cdf, t_quantile
+from qd_detr.gates.data.video_names import source_video
 
 
 def clustered(rng, n_clusters, most=6):
@@ -198,9 +198,7 @@ def test_ratio_bootstrap_is_a_weighted_mean_and_a_mean_over_a_subset():
     repeated = np.repeat(values, weights.astype(int)), np.repeat(clusters, weights.astype(int))
     # A video whose queries all weigh 0 still is drawn; give it an empty place in the repeated data as well.
     empty = sorted(set(clusters) - set(repeated[1]))
-    by_hand = paired_bootstrap(
-        np.r_[repeated[0], [np.nan] * len(empty)], [*repeated[1], *empty], seed=1, draws=400
-    )[0]  # fmt: skip
+    by_hand = paired_bootstrap(np.r_[repeated[0], [np.nan] * len(empty)], [*repeated[1], *empty], seed=1, draws=400)[0]
     for key in ("estimate", "low", "high", "p"):
         assert weighted[key] == pytest.approx(by_hand[key], rel=1e-9)
     assert weighted["n"] == (weights > 0).sum()
@@ -268,8 +266,14 @@ def test_correlation_leaves_out_undefined_queries_and_says_when_there_is_none():
 def test_false_discovery_by_hand_and_against_scipy():
     got = false_discovery([0.01, None, 0.04, 0.03, float("nan"), 0.005])
     assert got["n_tests"] == 4
-    assert got["adjusted"] == [pytest.approx(0.02), None, pytest.approx(0.04), pytest.approx(0.04), None,
-                               pytest.approx(0.02)]  # fmt: skip
+    assert got["adjusted"] == [
+        pytest.approx(0.02),
+        None,
+        pytest.approx(0.04),
+        pytest.approx(0.04),
+        None,
+        pytest.approx(0.02),
+    ]
     assert got["significant"] == [True, None, True, True, None, True]
     p = np.random.default_rng(1).random(50) ** 2
     np.testing.assert_allclose(false_discovery(list(p))["adjusted"], stats.false_discovery_control(p))

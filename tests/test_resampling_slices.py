@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qd_detr.analysis.slices import SOUND_WORDS, slices, sound_words
+from qd_detr.gates.analysis.slices import SOUND_WORDS, slices, sound_words
 
 WINDOWS = [[[0, 10]], [[0, 12], [20, 50]], [[0, 30.5]], [[0, 2], [4, 6], [8, 40]], []]
 DURATIONS = [150, 126, 150, 150.0, 90]

@@ -29,7 +29,11 @@ def start(argv: list[str]) -> subprocess.Popen:
 
 
 def results_of(out: Path) -> dict[str, bytes]:
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "run_config.json"}
+    return {
+        p.relative_to(out).as_posix(): p.read_bytes()
+        for p in out.rglob("*")
+        if p.is_file() and p.name != "run_config.json"
+    }
 
 
 def test_a_run_killed_at_five_random_moments_and_resumed_ends_byte_equal(tmp_path):
@@ -57,7 +61,7 @@ def test_a_run_killed_at_five_random_moments_and_resumed_ends_byte_equal(tmp_pat
 
 def interrupted(tiny: TinyRun, monkeypatch, after: int, *flags: str) -> Path:
     """Leave the journal of a run that was interrupted after some batches."""
-    from qd_detr.running.journal import RunJournal
+    from qd_detr.gates.runs.journal import RunJournal
 
     commit, done = RunJournal.commit, 0
 

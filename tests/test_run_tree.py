@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.errors import RunError
-from qd_detr.results.tree import ResultsTree
+from qd_detr.gates.errors import RunError
+from qd_detr.gates.results.tree import ResultsTree
 from run_gate_analysis import main
 from tests.tiny_run import TinyRun, make_tiny_run
 
@@ -37,11 +37,22 @@ def test_a_run_as_a_user_runs_it_writes_the_whole_tree(tiny):
     out = tiny.folder / "out"
     assert done.stdout.strip().endswith(str(out / "ANALYSIS_REPORT.md"))
     for name in (
-        "ANALYSIS_REPORT.md", "overall_statistics.json", "overall_statistics.png", "layer_distributions.png",
-        "activation_patterns.png", "predictions.jsonl", "samples.csv", "metrics.json", "audit.json", "alignment.json",
-        "comparisons/gate_comparison.png", "individual_samples/100_details.json",
-        "individual_samples/gate_analysis_100.png", "raw_data/100_layer0_att.npy", "raw_data/100_layer1_ffn.npy",
-    ):  # fmt: skip
+        "ANALYSIS_REPORT.md",
+        "overall_statistics.json",
+        "overall_statistics.png",
+        "layer_distributions.png",
+        "activation_patterns.png",
+        "predictions.jsonl",
+        "samples.csv",
+        "metrics.json",
+        "audit.json",
+        "alignment.json",
+        "comparisons/gate_comparison.png",
+        "individual_samples/100_details.json",
+        "individual_samples/gate_analysis_100.png",
+        "raw_data/100_layer0_att.npy",
+        "raw_data/100_layer1_ffn.npy",
+    ):
         assert (out / name).stat().st_size > 0, name
     config = read_json(out / "run_config.json")
     on_disk = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
@@ -64,8 +75,10 @@ def test_the_keys_that_users_scripts_read_hold_the_numbers_of_the_raw_gates(tiny
         found = statistics[key]
         np.testing.assert_allclose(
             [found["mean"], found["std"], found["min"], found["max"]],
-            [values.mean(), values.std(), values.min(), values.max()], rtol=1e-9, atol=1e-12,
-        )  # fmt: skip
+            [values.mean(), values.std(), values.min(), values.max()],
+            rtol=1e-9,
+            atol=1e-12,
+        )
         assert found["median"] == pytest.approx(np.median(values), abs=1e-4)
         for i in (0, 1):
             layer = np.concatenate([a.ravel() for a in arrays[i]]).astype(np.float64)
@@ -85,7 +98,9 @@ def test_predictions_and_table_follow_the_annotations_order(tiny):
     out = tiny.folder / "out"
     lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
     assert [line["qid"] for line in lines] == [q["qid"] for q in tiny.queries]
-    assert all(len(line["pred_saliency_scores"]) == q["duration"] / 2 for line, q in zip(lines, tiny.queries, strict=True))
+    assert all(
+        len(line["pred_saliency_scores"]) == q["duration"] / 2 for line, q in zip(lines, tiny.queries, strict=True)
+    )
     rows = list(csv.DictReader((out / "samples.csv").open()))
     assert [row["id"] for row in rows] == [str(q["qid"]) for q in tiny.queries]
     assert float(rows[0]["layer1_attention_injection_mean"]) > 0
@@ -115,7 +130,9 @@ def test_legacy_batches_move_a_global_gate_by_padding(tmp_path):
 def test_legacy_batches_of_a_few_samples_run_with_their_own_batch_mates(tmp_path):
     tiny = make_tiny_run(tmp_path / "t", "global")
     assert main(tiny.argv("--no_figures", "--legacy_batches")) == 0
-    everything = {json.loads(line)["qid"]: line for line in (tiny.folder / "out/predictions.jsonl").read_text().splitlines()}
+    everything = {
+        json.loads(line)["qid"]: line for line in (tiny.folder / "out/predictions.jsonl").read_text().splitlines()
+    }
     assert main(tiny.argv("--no_figures", "--legacy_batches", "--analyze_samples", "102", "107")) == 0
     few = {json.loads(line)["qid"]: line for line in (tiny.folder / "out/predictions.jsonl").read_text().splitlines()}
     assert few == {qid: everything[qid] for qid in (102, 107)}
@@ -129,7 +146,11 @@ def test_a_changed_gating_type_is_written_into_every_result(tmp_path, caplog):
     for name in ("overall_statistics.json", "individual_samples/100_details.json", "metrics.json", "audit.json"):
         assert "rained with global gating" in (out / name).read_text(), name
     assert "rained with global gating" in (out / "ANALYSIS_REPORT.md").read_text()
-    assert read_json(out / "run_config.json")["gating"] == {"trained_as": "global", "run_as": "clipwise", "changed": True}
+    assert read_json(out / "run_config.json")["gating"] == {
+        "trained_as": "global",
+        "run_as": "clipwise",
+        "changed": True,
+    }
     assert all("gating_note" in json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines())
     rows = list(csv.DictReader((out / "samples.csv").open()))
     assert {(row["gating_type"], row["trained_gating_type"]) for row in rows} == {("clipwise", "global")}
@@ -141,7 +162,7 @@ def test_odd_sample_ids_get_safe_and_distinct_files(tmp_path):
     import torch
 
     from gate_analysis_utils import GateAnalyzer
-    from qd_detr.avigate_custom import AVIGATEFusionCustom
+    from qd_detr.gates.fusion import AVIGATEFusionCustom
 
     fusion = AVIGATEFusionCustom(16, 16, 16, n_heads=2, gating_type="clipwise")
     fusion.enable_gate_tracking()
@@ -182,7 +203,7 @@ def test_a_folder_of_somebody_elses_in_the_way_stops_publishing_before_anything_
 
 
 def test_a_run_that_died_while_publishing_is_published_by_the_next(tmp_path, monkeypatch):
-    from qd_detr.results import tree as tree_module
+    from qd_detr.gates.results import tree as tree_module
 
     def published(name: str, die_at: int | None = None) -> None:
         moves = 0
@@ -223,7 +244,7 @@ def test_a_failed_write_is_a_failed_run(tiny, monkeypatch, capsys):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("qd_detr.job.execution.write_run", full)
+    monkeypatch.setattr("qd_detr.gates.commands.analyse.execution.write_run", full)
     assert main(tiny.argv("--no_figures")) == 1
     assert "No space left" in capsys.readouterr().err
     assert issubclass(RunError, RuntimeError)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import test_gate_analysis
-from qd_detr.selfcheck import checks, plan
-from qd_detr.selfcheck.ledger import CheckFailed, Ledger, expect
+from qd_detr.gates.commands.selfcheck import checks, plan
+from qd_detr.gates.commands.selfcheck.ledger import CheckFailed, Ledger, expect
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -19,8 +19,11 @@ REPOSITORY = Path(__file__).parents[1]
 def test_quick_passes_and_leaves_a_tree_to_look_at(tmp_path: Path) -> None:
     ran = subprocess.run(
         [sys.executable, str(REPOSITORY / "test_gate_analysis.py"), "--quick", "--output_dir", str(tmp_path / "out")],
-        capture_output=True, text=True, cwd=tmp_path, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "6 of 6 checks passed, 0 failed" in ran.stdout
     assert "random weights" in ran.stdout
@@ -47,9 +50,11 @@ def test_a_failing_check_is_reported_and_the_others_still_run(
     assert "of 6 checks passed" in out
 
 
-def test_the_self_check_catches_gates_that_are_reported_wrongly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from qd_detr.avigate_custom import GatingFunction
-    from qd_detr.selfcheck.bench import Bench
+def test_the_self_check_catches_gates_that_are_reported_wrongly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qd_detr.gates.commands.selfcheck.bench import Bench
+    from qd_detr.gates.fusion import GatingFunction
 
     bench = Bench(tmp_path, test_gate_analysis.commands())
     bench.make_data()
@@ -60,14 +65,14 @@ def test_the_self_check_catches_gates_that_are_reported_wrongly(tmp_path: Path, 
 
 
 def test_a_foreign_model_is_really_foreign() -> None:
-    from qd_detr.avigate_custom import AVIGATEFusionCustom
-    from qd_detr.selfcheck.foreign import ForeignModel
+    from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
+    from qd_detr.gates.fusion import AVIGATEFusionCustom
 
     assert not any(isinstance(module, AVIGATEFusionCustom) for module in ForeignModel(16, 2, 2).modules())
 
 
 def test_every_bad_request_is_a_check_of_its_own(tmp_path: Path) -> None:
-    from qd_detr.selfcheck.bench import Bench
+    from qd_detr.gates.commands.selfcheck.bench import Bench
 
     bench = Bench(tmp_path, test_gate_analysis.commands())
     bench.make_data()

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from qd_detr.analysis.statistics import PERCENTS, ValueStatistics, describe
-from qd_detr.analysis.statistics.exact import grid_sum, short_sums
+from qd_detr.gates.analysis.statistics import PERCENTS, ValueStatistics, describe
+from qd_detr.gates.analysis.statistics.exact import grid_sum, short_sums
 
 TANH = (-1.0, 1.0)
 PERCENT_KEYS = ["1", "5", "25", "75", "95", "99"]
@@ -107,8 +107,12 @@ def test_merging_streams_of_unknown_range_gives_equal_histograms_and_moments(arr
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["bimodal", "narrow", "wide", "saturated"]))
 def test_large_arrays_give_what_small_ones_give_to_the_bit(seed, shape):
     rng = np.random.default_rng(seed)
-    centre, spread = {"bimodal": (rng.choice([-3.0, 3.0], 40_000), 0.2), "narrow": (-3.0, 1e-5), "wide": (0.0, 1.0),
-                      "saturated": (0.0, 50.0)}[shape]
+    centre, spread = {
+        "bimodal": (rng.choice([-3.0, 3.0], 40_000), 0.2),
+        "narrow": (-3.0, 1e-5),
+        "wide": (0.0, 1.0),
+        "saturated": (0.0, 50.0),
+    }[shape]
     values = np.tanh(centre + spread * rng.normal(size=40_000)).astype(np.float32)
     cuts = np.sort(rng.integers(0, values.size, size=20))
     at_once, in_pieces, as_float64 = ValueStatistics(TANH), ValueStatistics(TANH), ValueStatistics(TANH)
@@ -122,10 +126,13 @@ def test_large_arrays_give_what_small_ones_give_to_the_bit(seed, shape):
         assert abs(at_once.readout()["percentiles"][key] - expected) <= 1e-4
 
 
-@given(hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(2.0**-14, 1, width=32)),
-       hnp.arrays(np.bool_, 50), st.integers(-3, 3))
+@given(
+    hnp.arrays(np.float32, st.integers(1, 50), elements=st.floats(2.0**-14, 1, width=32)),
+    hnp.arrays(np.bool_, 50),
+    st.integers(-3, 3),
+)
 def test_the_fast_sums_equal_the_general_ones_to_the_bit(magnitudes, signs, exponent):
-    values = np.where(signs[:magnitudes.size], -1, 1) * magnitudes.astype(np.float64) * 2.0**exponent
+    values = np.where(signs[: magnitudes.size], -1, 1) * magnitudes.astype(np.float64) * 2.0**exponent
     assert short_sums(values, exponent) == (grid_sum(values, exponent), grid_sum(values**2, 2 * exponent))
 
 
@@ -188,11 +195,24 @@ def test_limits_are_exact_and_not_by_bin():
 def test_saturation_of_a_general_range_is_within_two_and_a_half_percent_of_either_end():
     readout = stream([np.array([0.0, 0.049, 0.051, 1.0, 1.949, 1.951])], (0.0, 2.0)).readout()
     assert readout["share_saturated"] == 0.5
-    assert readout["percentiles"]["75"] == pytest.approx(np.percentile([0, 0.049, 0.051, 1, 1.949, 1.951], 75), abs=1e-4)
+    assert readout["percentiles"]["75"] == pytest.approx(
+        np.percentile([0, 0.049, 0.051, 1, 1.949, 1.951], 75), abs=1e-4
+    )
 
 
-@pytest.mark.parametrize(("value_range", "bad"), [(TANH, 1.001), (TANH, -1.1), (TANH, np.nan), (TANH, np.inf),
-                                                  (None, np.nan), (None, -np.inf), (None, 1e200), ((0.0, 1.0), -0.01)])
+@pytest.mark.parametrize(
+    ("value_range", "bad"),
+    [
+        (TANH, 1.001),
+        (TANH, -1.1),
+        (TANH, np.nan),
+        (TANH, np.inf),
+        (None, np.nan),
+        (None, -np.inf),
+        (None, 1e200),
+        ((0.0, 1.0), -0.01),
+    ],
+)
 def test_a_value_that_cannot_be_is_refused_and_changes_nothing(value_range, bad):
     values = stream([np.array([0.5])], value_range)
     before = values.readout()
@@ -234,7 +254,13 @@ def test_an_empty_stream_reads_out_none_and_has_no_histogram():
     empty.add(np.empty((0, 3)))
     readout = empty.readout(8)
     assert readout["count"] == 0
-    assert readout["mean"] is readout["percentiles"]["25"] is readout["magnitude"]["median"] is readout["histogram"] is None
+    assert (
+        readout["mean"]
+        is readout["percentiles"]["25"]
+        is readout["magnitude"]["median"]
+        is readout["histogram"]
+        is None
+    )
     with pytest.raises(ValueError, match="no values"):
         empty.histogram(4)
     assert stream([np.array([0.5])]).merge(empty).readout() == stream([np.array([0.5])]).readout()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qd_detr.analysis.statistics import DeadGates, GateStatistics, ValueStatistics, VariancePartition
+from qd_detr.gates.analysis.statistics import DeadGates, GateStatistics, ValueStatistics, VariancePartition
 
 TANH = (-1.0, 1.0)
 LEGACY = Path(__file__).parents[2] / "shared" / "legacy"
@@ -20,7 +20,7 @@ SHAPES = {"global": (1, 1), "clipwise": (None, 1), "elementwise": (None, CHANNEL
 
 
 def random_gates(rng: np.random.Generator, clips: int, channels: int, spread: float = 0.7) -> np.ndarray:
-    return np.tanh(rng.normal() + spread * rng.normal(size=(LAYERS, clips, channels))).astype(np.float32)   # (A, n, C)
+    return np.tanh(rng.normal() + spread * rng.normal(size=(LAYERS, clips, channels))).astype(np.float32)  # (A, n, C)
 
 
 def random_sample(rng: np.random.Generator, gating_type: str) -> dict[str, list[np.ndarray]]:
@@ -47,15 +47,17 @@ def fed(gating_type: str, samples: list[dict[str, list[np.ndarray]]]) -> GateSta
 def slow_partition(samples: list[np.ndarray]) -> dict[str, float]:
     """Replace every value by the mean of ever smaller groups; each part is the variance that a step adds."""
     wide = [sample.astype(np.float64) for sample in samples]
-    everything = np.concatenate(wide, axis=1)                                           # (A, all clips, C)
+    everything = np.concatenate(wide, axis=1)  # (A, all clips, C)
     levels = [np.full(everything.shape, everything.mean())]
     levels.append(np.broadcast_to(everything.mean(axis=(1, 2), keepdims=True), everything.shape))
     levels.append(np.broadcast_to(everything.mean(axis=1, keepdims=True), everything.shape))
     levels.append(np.concatenate([np.broadcast_to(s.mean(axis=1, keepdims=True), s.shape) for s in wide], axis=1))
     levels.append(everything)
     names = ("layers", "channels", "videos", "clips")
-    return {name: float(np.mean((finer - coarser) ** 2))
-            for name, coarser, finer in zip(names, levels[:-1], levels[1:], strict=True)}
+    return {
+        name: float(np.mean((finer - coarser) ** 2))
+        for name, coarser, finer in zip(names, levels[:-1], levels[1:], strict=True)
+    }
 
 
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 6), min_size=1, max_size=8), st.sampled_from([1, CHANNELS]))
@@ -67,10 +69,12 @@ def test_the_parts_equal_a_slow_partition_and_sum_to_the_variance(seed, clips, c
         partition.add(sample)
     readout = partition.readout()
     assert readout["parts"] == pytest.approx(slow_partition(samples), rel=1e-10, abs=1e-15)
-    assert readout["total_variance"] == pytest.approx(np.var(np.concatenate(samples, axis=1).astype(np.float64)), abs=1e-14)
+    assert readout["total_variance"] == pytest.approx(
+        np.var(np.concatenate(samples, axis=1).astype(np.float64)), abs=1e-14
+    )
     assert sum(readout["parts"].values()) == pytest.approx(readout["total_variance"], rel=1e-14)
     for layer_idx in range(LAYERS):
-        layer = [sample[layer_idx:layer_idx + 1] for sample in samples]
+        layer = [sample[layer_idx : layer_idx + 1] for sample in samples]
         assert readout["layers"][str(layer_idx)]["parts"] == pytest.approx(slow_partition(layer), rel=1e-10, abs=1e-15)
     if channels == 1:
         assert readout["parts"]["channels"] == 0.0
@@ -79,8 +83,14 @@ def test_the_parts_equal_a_slow_partition_and_sum_to_the_variance(seed, clips, c
 @given(st.integers(0, 2**32 - 1), st.integers(2, 8), st.sampled_from([1.0, 1e-3, 1e-6]))
 def test_partitions_merge_in_any_order(seed, count, spread):
     rng = np.random.default_rng(seed)
-    samples = [(-0.9 + spread * rng.uniform(0, 0.1, size=(LAYERS, int(rng.integers(1, 6)), CHANNELS))
-                + spread * rng.uniform(0, 0.1)) for _ in range(count)]
+    samples = [
+        (
+            -0.9
+            + spread * rng.uniform(0, 0.1, size=(LAYERS, int(rng.integers(1, 6)), CHANNELS))
+            + spread * rng.uniform(0, 0.1)
+        )
+        for _ in range(count)
+    ]
     whole = VariancePartition(LAYERS, CHANNELS, TANH)
     parts = []
     for sample in samples:
@@ -96,16 +106,21 @@ def test_partitions_merge_in_any_order(seed, count, spread):
     assert parts[0].samples == count
 
 
-@pytest.mark.parametrize(("video_spread", "clip_spread", "verdict"), [
-    (0.001, 0.001, "constant"), (0.0, 0.0, "constant"), (0.2, 0.02, "video-level"), (0.02, 0.2, "clip-level")])
+@pytest.mark.parametrize(
+    ("video_spread", "clip_spread", "verdict"),
+    [(0.001, 0.001, "constant"), (0.0, 0.0, "constant"), (0.2, 0.02, "video-level"), (0.02, 0.2, "clip-level")],
+)
 def test_the_verdict_names_what_the_gate_follows(video_spread, clip_spread, verdict):
     rng = np.random.default_rng(1)
-    offset = rng.uniform(-0.3, 0.3, size=(LAYERS, 1, CHANNELS))      # channels differ, and that is no variation over time
+    offset = rng.uniform(-0.3, 0.3, size=(LAYERS, 1, CHANNELS))  # channels differ, and that is no variation over time
     partition = VariancePartition(LAYERS, CHANNELS, TANH)
     assert partition.verdict is None
     for _ in range(200):
-        partition.add(offset + video_spread * rng.uniform(-1, 1, (LAYERS, 1, CHANNELS))
-                      + clip_spread * rng.uniform(-1, 1, (LAYERS, 5, CHANNELS)))
+        partition.add(
+            offset
+            + video_spread * rng.uniform(-1, 1, (LAYERS, 1, CHANNELS))
+            + clip_spread * rng.uniform(-1, 1, (LAYERS, 5, CHANNELS))
+        )
     assert partition.verdict == verdict
     assert all(layer["verdict"] == verdict for layer in partition.readout()["layers"].values())
 
@@ -123,7 +138,7 @@ def test_dead_gates_are_those_without_spread_over_all_samples():
     dead = DeadGates(2, 3)
     base = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
     dead.add(base, base)
-    assert dead.readout()["dead_count"] is None                      # one sample says nothing
+    assert dead.readout()["dead_count"] is None  # one sample says nothing
     moved = base + np.array([[0, 0, 0.1], [0, 2e-6, 5e-7]])
     dead.add(moved, moved)
     readout = dead.readout()
@@ -145,9 +160,14 @@ def test_a_run_equals_numpy_on_all_values(gating_type):
         for layer_idx in [None, *range(LAYERS)]:
             wanted = range(LAYERS) if layer_idx is None else [layer_idx]
             entry = readout[f"{kind}_gates"] if layer_idx is None else readout["layer_statistics"][str(layer_idx)][kind]
-            for name, part in ((f"{kind}_gates", entry), (f"{kind}_injection", entry["injection"]),
-                               (f"{kind}_cosine", entry["cosine"])):
-                values = np.concatenate([s[name][layer].ravel() for s in samples for layer in wanted]).astype(np.float64)
+            for name, part in (
+                (f"{kind}_gates", entry),
+                (f"{kind}_injection", entry["injection"]),
+                (f"{kind}_cosine", entry["cosine"]),
+            ):
+                values = np.concatenate([s[name][layer].ravel() for s in samples for layer in wanted]).astype(
+                    np.float64
+                )
                 assert part["count"] == values.size
                 assert part["mean"] == pytest.approx(values.mean(), rel=1e-12, abs=1e-16)
                 assert part["std"] == pytest.approx(values.std(), rel=1e-12)
@@ -175,7 +195,8 @@ def test_the_row_of_a_sample_holds_its_own_figures(gating_type):
             values = sample[f"{kind}_gates"][layer_idx].astype(np.float64)
             assert gate_row.layer_idx == layer_idx
             assert gate_row[1:6] == pytest.approx(
-                (values.mean(), values.std(), values.min(), values.max(), np.abs(values).mean()), rel=1e-12, abs=1e-15)
+                (values.mean(), values.std(), values.min(), values.max(), np.abs(values).mean()), rel=1e-12, abs=1e-15
+            )
             assert gate_row.injection_mean == pytest.approx(sample[f"{kind}_injection"][layer_idx].mean(), rel=1e-6)
             assert gate_row.cosine_mean == pytest.approx(sample[f"{kind}_cosine"][layer_idx].mean(), rel=1e-5, abs=1e-7)
 
@@ -210,7 +231,7 @@ def test_the_same_order_gives_the_same_bytes_and_plain_json():
     samples = [random_sample(rng, "elementwise") for _ in range(10)]
     texts = [json.dumps(fed("elementwise", samples).readout(), allow_nan=False) for _ in range(2)]
     assert texts[0] == texts[1]
-    assert json.loads(texts[0]) == fed("elementwise", samples).readout()      # plain types: the round trip changes nothing
+    assert json.loads(texts[0]) == fed("elementwise", samples).readout()  # plain types: the round trip changes nothing
 
 
 def test_nothing_added_reads_out_as_none_and_injection_may_be_absent():
@@ -244,7 +265,10 @@ def broken_samples() -> dict[str, tuple[dict[str, list[np.ndarray]], str]]:
         "two samples": (changed("ffn_gates", [np.stack([a, a]) for a in good["ffn_gates"]]), "one by one"),
         "wrong channels": (changed("ffn_gates", [a[:, :2] for a in good["ffn_gates"]]), r"shape \(clips, 4\)"),
         "not finite": (changed("ffn_gates", nan), "sample 'x', layer 2, ffn gate: expected finite"),
-        "out of range": (changed("ffn_gates", [a + 2 for a in good["ffn_gates"]]), r"layer 0, ffn gate: expected within"),
+        "out of range": (
+            changed("ffn_gates", [a + 2 for a in good["ffn_gates"]]),
+            r"layer 0, ffn gate: expected within",
+        ),
         "other clips": (changed("ffn_injection", [np.zeros(clips + 1, np.float32)] * 3), f"expected {clips}"),
         "negative ratio": (changed("ffn_injection", [np.full(clips, -1, np.float32)] * 3), "ratio of norms"),
         "cosine of 2": (changed("ffn_cosine", [np.full(clips, 2, np.float32)] * 3), "ffn cosine: expected within"),
@@ -288,8 +312,13 @@ def test_the_gates_of_the_legacy_models_give_what_numpy_gives(gating_type):
     num_layers = sum(name.startswith(f"{samples[0]}_attention_gate_") for name in gates)
     run = GateStatistics(gating_type, num_layers, TANH, 256)
     for sample in samples:
-        run.add(sample, *([gates[f"{sample}_{kind}_gate_{layer_idx}"] for layer_idx in range(num_layers)]
-                          for kind in ("attention", "ffn")))
+        run.add(
+            sample,
+            *(
+                [gates[f"{sample}_{kind}_gate_{layer_idx}"] for layer_idx in range(num_layers)]
+                for kind in ("attention", "ffn")
+            ),
+        )
     readout = run.readout()
     for layer_idx in range(num_layers):
         for kind in ("attention", "ffn"):

@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.checkpoint import build_model, read_checkpoint, resolve
-from qd_detr.data.annotations import read_annotations
-from qd_detr.data.batches import iter_batches
-from qd_detr.data.feature_check import check_features
-from qd_detr.data.feature_layout import FeatureFolders
-from qd_detr.data.features import FeatureReader
-from qd_detr.interventions.binding import BatchFacts, bind
-from qd_detr.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, conditions_of, standard_sweep
-from qd_detr.interventions.edits import Edit, Intervention
-from qd_detr.interventions.plans import plan_of
-from qd_detr.interventions.recorded import RecordedGates
-from qd_detr.interventions.results import compact_line, submission_line
-from qd_detr.interventions.sweep import run_sweep
-from qd_detr.job import feature_spec
-from qd_detr.running.inference import PassSettings, planned_batches, run_pass
-from qd_detr.running.postprocess import PostprocessingOptions, submission_lines
-from qd_detr.tracking.history import GateHistory
+from qd_detr.gates.commands.analyse import feature_spec
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.batches import iter_batches
+from qd_detr.gates.data.feature_check import check_features
+from qd_detr.gates.data.feature_layout import FeatureFolders
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.runs.inference import PassSettings, planned_batches, run_pass
+from qd_detr.gates.runs.interventions.binding import BatchFacts, bind
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, conditions_of, standard_sweep
+from qd_detr.gates.runs.interventions.edits import Edit, Intervention
+from qd_detr.gates.runs.interventions.plans import plan_of
+from qd_detr.gates.runs.interventions.recorded import RecordedGates
+from qd_detr.gates.runs.interventions.results import compact_line, submission_line
+from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from tests.intervention_cases import GATING_TYPES, RANGE, MemoryReader, batches_of, small_data, small_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -305,8 +305,9 @@ def test_on_a_legacy_checkpoint_attention_gates_off_equals_g_0_in_the_slow_imple
     sample = SHARED / "qvhighlights_sample"
     folders = FeatureFolders(
         video=(sample / "slowfast_features", sample / "clip_features"),
-        text=sample / "clip_text_features", audio=sample / "pann_features",
-    )  # fmt: skip
+        text=sample / "clip_text_features",
+        audio=sample / "pann_features",
+    )
     queries = read_annotations(sample / "highlight_val_sample.jsonl")[:4]
     index = check_features(queries, folders, feature_spec(settings))
     reader = FeatureReader(folders, feature_spec(settings), index)

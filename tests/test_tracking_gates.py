@@ -14,9 +14,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr.avigate_custom import AVIGATEFusionCustom
-from qd_detr.tracking.entries import samples_of, valid_values
-from qd_detr.tracking.history import GateHistory
+from qd_detr.gates.fusion import AVIGATEFusionCustom
+from qd_detr.gates.tracking.entries import samples_of, valid_values
+from qd_detr.gates.tracking.history import GateHistory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GATING = pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
@@ -100,7 +100,8 @@ def test_one_id_holds_the_whole_batch(tiny_model, gating_type):
         assert [array.shape for array in entry[key]] == [shape, shape]
         assert all(array.dtype == np.float32 for array in entry[key])
     assert entry["layer_info"] == [
-        {"layer_idx": i, "gating_type": gating_type, "sequence_length": 5, "batch_size": 3, "hidden_dim": D} for i in (0, 1)
+        {"layer_idx": i, "gating_type": gating_type, "sequence_length": 5, "batch_size": 3, "hidden_dim": D}
+        for i in (0, 1)
     ]
     np.testing.assert_array_equal(entry["valid_lengths"], [5, 3, 4])
 
@@ -274,7 +275,9 @@ def test_unknown_ids_and_empty_histories_are_told_plainly(fusion, tmp_path):
 def test_gates_of_other_precisions_become_float32(tiny_model, dtype):
     fusion = tiny_model("clipwise").fusion.to(dtype)
     seen = []
-    fusion.fusion_layers[0].gating_function.register_forward_hook(lambda module, args, gates: seen.append(gates[0].clone()))
+    fusion.fusion_layers[0].gating_function.register_forward_hook(
+        lambda module, args, gates: seen.append(gates[0].clone())
+    )
     fusion.enable_gate_tracking(injection=True)
     fusion.set_current_sample_id("x")
     with torch.no_grad():
@@ -317,7 +320,7 @@ def test_editing_a_recorded_array_does_not_reach_the_gradients(tiny_model, gatin
 
 
 def test_injection_of_nothing_into_nothing_is_zero():
-    from qd_detr.avigate_custom import injection_of
+    from qd_detr.gates.fusion import injection_of
 
     gate = torch.tensor([[[0.5], [0.5], [0.0], [-2.0]]])
     branch = torch.tensor([[[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0]]])
@@ -476,7 +479,9 @@ def test_a_copy_taken_with_gates_still_on_their_way_holds_them_too(fusion):
 
 @given(
     steps=st.lists(
-        st.tuples(st.sampled_from(["set", "delete", "commit"]), st.sampled_from(["a", "b", 0, "0", 1]), st.integers(0, 5)),
+        st.tuples(
+            st.sampled_from(["set", "delete", "commit"]), st.sampled_from(["a", "b", 0, "0", 1]), st.integers(0, 5)
+        ),
         max_size=20,
     ),
     limit=st.sampled_from([0, 30, 10_000]),
@@ -554,11 +559,17 @@ def test_hooks_on_any_module_see_what_it_computed_and_gradients_flow(tiny_model,
     kept = {}
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Linear):
-            module.register_forward_hook(lambda m, args, out, name=name: kept.update({name: (args[0], out, out.clone())}))
+            module.register_forward_hook(
+                lambda m, args, out, name=name: kept.update({name: (args[0], out, out.clone())})
+            )
             module.register_full_backward_hook(lambda m, before, after: None)
     watched = model(tiny_batch())
     assert all(torch.equal(plain[key], watched[key]) for key in plain)
-    for name in ("fusion.fusion_layers.1.ffn2.0", "fusion.fusion_layers.0.gating_function.mlp_mha.0", "input_vid_proj.0.net.1"):
+    for name in (
+        "fusion.fusion_layers.1.ffn2.0",
+        "fusion.fusion_layers.0.gating_function.mlp_mha.0",
+        "input_vid_proj.0.net.1",
+    ):
         assert name in kept
     assert all(torch.equal(out, as_computed) for _, out, as_computed in kept.values())
     watched["saliency_scores"].sum().backward()

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr import planted, train
-from qd_detr.training import checkpoints, logs, loop
-from qd_detr.training.data import epoch_plan
-from qd_detr.training.loop import Training
-from qd_detr.training.matching import NotFiniteError
+from qd_detr.gates import train
+from qd_detr.gates.data import planted
+from qd_detr.gates.training import checkpoints, logs, loop
+from qd_detr.gates.training.data import epoch_plan
+from qd_detr.gates.training.loop import Training
+from qd_detr.gates.training.matching import NotFiniteError
 from tests.test_training_resume import KNOWN_FLAGS, files
 from tests.test_training_run import (
     N_TRAIN,
@@ -60,8 +61,12 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(finished, da
     killed_in_its_first_epoch([*again, "--eval_every", "1", "--gate_monitor_every", "1"], monkeypatch)
     (run / ".model_latest.ckpt.partial").write_bytes(b"half")
     assert {path.name for path in run.iterdir()} == {
-        "opt.json", logs.TRAIN_LOG, logs.EVAL_LOG, "training_analysis", ".model_latest.ckpt.partial",
-    }  # fmt: skip
+        "opt.json",
+        logs.TRAIN_LOG,
+        logs.EVAL_LOG,
+        "training_analysis",
+        ".model_latest.ckpt.partial",
+    }
     assert train.main([flag for flag in again if flag != "--quiet"]) == 0
     assert "begun anew" in caplog.text
     assert_same_run(finished, run)
@@ -88,10 +93,16 @@ def test_a_folder_that_holds_somebody_elses_options_is_not_begun_anew(finished, 
 
 @pytest.mark.parametrize(
     "more",
-    [["--train_path", "nowhere.jsonl"], ["--eval_path", "nowhere.jsonl"], ["--train_path", "."], ["--a_feat_dir", "nowhere"],
-     ["--t_feat_dir", "empty"], ["--dset_name", "tvsum", "--dset_domain", "BK"]],
+    [
+        ["--train_path", "nowhere.jsonl"],
+        ["--eval_path", "nowhere.jsonl"],
+        ["--train_path", "."],
+        ["--a_feat_dir", "nowhere"],
+        ["--t_feat_dir", "empty"],
+        ["--dset_name", "tvsum", "--dset_domain", "BK"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_messages_name_flags_that_the_trainer_has(more, dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
@@ -140,16 +151,16 @@ def test_fp16_gradients_may_overflow_now_and_then(dataset, tmp_path):
 
 # -- two processes: what stops one stops the other, with the same words --------------------------------------------------
 
-SCRIPT = '''
+SCRIPT = """
 import contextlib, io, json, os, sys
 from pathlib import Path
 from unittest import mock
-from qd_detr import train
-from qd_detr.errors import RunError
-from qd_detr.monitor import GateMonitor
-from qd_detr.training import checkpoints, data, loop, losses
-from qd_detr.training.distributed import join_world
-from qd_detr.training.matching import NotFiniteError
+from qd_detr.gates import train
+from qd_detr.gates.errors import RunError
+from qd_detr.gates.monitor import GateMonitor
+from qd_detr.gates.training import checkpoints, data, loop, losses
+from qd_detr.gates.training.distributed import join_world
+from qd_detr.gates.training.matching import NotFiniteError
 
 folder, argv = Path(sys.argv[1]), sys.argv[2:]
 rank = int(os.environ["RANK"])
@@ -188,7 +199,7 @@ with join_world("cpu") as world:
         told[name] = [status, error.getvalue()]
 assert len(monitors) == (rank == 0)
 (folder / f"rank{rank}.json").write_text(json.dumps(told))
-'''
+"""
 
 EXPECTED = {
     "a loss": (1, "training diverged in epoch 1 (from 0"),
@@ -218,9 +229,12 @@ def told_by_two(tmp_path_factory) -> tuple[Path, list[dict[str, list]]]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     started = subprocess.Popen(
         [*command, str(folder / "script.py"), str(folder), *flags(folder / "data", None, n_epoch=2)],
-        cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         _, error = started.communicate(timeout=180)
     except subprocess.TimeoutExpired:
@@ -270,7 +284,7 @@ def test_a_monitor_whose_folder_holds_another_models_gates_is_refused(finished, 
 
 
 def test_a_failure_keeps_its_kind_on_the_way_to_another_process():
-    from qd_detr.training.distributed import _telling, _told
+    from qd_detr.gates.training.distributed import _telling, _told
 
     for error in (NotFiniteError("a"), loop.DataError("b"), loop.RequestError("c"), loop.RunError("d")):
         told = _told(_telling(error))  # type: ignore[arg-type]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.checkpoint import build_model, read_checkpoint, resolve
-from qd_detr.data.annotations import Query
-from qd_detr.training.losses import Criterion, saliency_loss
-from qd_detr.training.matching import CostWeights, generalized_iou, match, matching_costs
-from qd_detr.training.targets import QueryTargets, Targets, collate_targets, query_targets
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.training.losses import Criterion, saliency_loss
+from qd_detr.gates.training.matching import CostWeights, generalized_iou, match, matching_costs
+from qd_detr.gates.training.targets import QueryTargets, Targets, collate_targets, query_targets
+from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 
 LEGACY = Path(__file__).parents[2] / "shared" / "legacy" / "clipwise"
 needs_legacy = pytest.mark.skipif(not LEGACY.is_dir(), reason=f"needs the legacy recordings in {LEGACY}")
@@ -154,10 +154,15 @@ def test_saliency_loss_of_a_very_confident_model_stays_finite():
 
 def labelled_query(**changes: object) -> Query:
     fields: dict[str, object] = {
-        "qid": 7, "query": "A kettle begins to whistle.", "vid": "kitchen", "duration_s": 20.0, "line": 1,
-        "relevant_windows": ((4.0, 8.0), (12.0, 14.0)), "relevant_clip_ids": (2, 3, 6),
+        "qid": 7,
+        "query": "A kettle begins to whistle.",
+        "vid": "kitchen",
+        "duration_s": 20.0,
+        "line": 1,
+        "relevant_windows": ((4.0, 8.0), (12.0, 14.0)),
+        "relevant_clip_ids": (2, 3, 6),
         "saliency_scores": ((1, 2, 3), (4, 4, 4), (0, 1, 0)),
-    }  # fmt: skip
+    }
     return Query(**{**fields, **changes})  # type: ignore[arg-type]
 
 
@@ -198,9 +203,7 @@ def test_more_windows_than_the_limit_are_chosen_at_random_without_repeats():
 def test_tvsum_targets_are_labels_of_0_to_12_and_the_best_and_worst_clip():
     ratings = np.ones((4, 20))
     ratings[1], ratings[2, :10] = 5, 3
-    query = labelled_query(
-        relevant_windows=None, relevant_clip_ids=None, saliency_scores=None, rater_labels=ratings
-    )
+    query = labelled_query(relevant_windows=None, relevant_clip_ids=None, saliency_scores=None, rater_labels=ratings)
     targets = query_targets(query, 4, 2.0, 5, np.random.default_rng(0))
     np.testing.assert_allclose(targets.labels, [0, 12, 3, 0], atol=1e-6)
     assert targets.pairs.tolist() == [[1, 0]]
@@ -210,9 +213,7 @@ def test_tvsum_targets_are_labels_of_0_to_12_and_the_best_and_worst_clip():
 def test_tvsum_trains_on_saliency_alone():
     ratings = np.ones((3, 20))
     ratings[1] = 5
-    query = labelled_query(
-        relevant_windows=None, relevant_clip_ids=None, saliency_scores=None, rater_labels=ratings
-    )
+    query = labelled_query(relevant_windows=None, relevant_clip_ids=None, saliency_scores=None, rater_labels=ratings)
     targets = collate_targets([query_targets(query, 3, 2.0, 5, np.random.default_rng(0))], 3)
     scores = torch.zeros(1, 3)
     outputs = {"saliency_scores": scores, "saliency_scores_neg": scores, "video_mask": torch.ones(1, 3)}

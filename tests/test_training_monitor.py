@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from qd_detr import train
+from qd_detr.gates import train
 from tests.test_training_run import assert_same_run, dataset, finished, flags, one_thread
 
 __all__ = ["dataset", "finished", "one_thread"]  # fixtures

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from qd_detr.errors import RequestError
-from qd_detr.options import DEFAULTS
-from qd_detr.train import build_parser
-from qd_detr.training.distributed import device_name_of
-from qd_detr.training.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, check_legacy_flags, resolve_options
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.train import build_parser
+from qd_detr.gates.training.distributed import device_name_of
+from qd_detr.gates.training.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, check_legacy_flags, resolve_options
+from qd_detr.gates.weights.options import DEFAULTS
 
 NEEDED = {"use_avigate_custom": True, "train_path": "train.jsonl", "eval_path": "val.jsonl"}
 
@@ -31,9 +31,14 @@ def test_the_folder_and_device_of_another_run_are_not_taken_over_from_its_option
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("pre_norm", True), ("position_embedding", "learned"), ("span_loss_type", "ce"),
-     ("contrastive_align_loss", True), ("txt_drop_ratio", 0.2)],
-)  # fmt: skip
+    [
+        ("pre_norm", True),
+        ("position_embedding", "learned"),
+        ("span_loss_type", "ce"),
+        ("contrastive_align_loss", True),
+        ("txt_drop_ratio", 0.2),
+    ],
+)
 def test_variants_that_cannot_be_trained_are_refused_by_name(name, value):
     with pytest.raises(RequestError, match=name):
         resolve_options(NEEDED, {name: value})
@@ -41,9 +46,21 @@ def test_variants_that_cannot_be_trained_are_refused_by_name(name, value):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("bsz", 0), ("bsz", 2.5), ("lr", 0.0), ("lr", float("nan")), ("dropout", 1.0), ("n_epoch", True), ("seed", -1),
-     ("no_norm_vfeat", 1), ("v_feat_dirs", [3]), ("ctx_mode", "tef"), ("hidden_dim", 18), ("nms_thd", -0.5)],
-)  # fmt: skip
+    [
+        ("bsz", 0),
+        ("bsz", 2.5),
+        ("lr", 0.0),
+        ("lr", float("nan")),
+        ("dropout", 1.0),
+        ("n_epoch", True),
+        ("seed", -1),
+        ("no_norm_vfeat", 1),
+        ("v_feat_dirs", [3]),
+        ("ctx_mode", "tef"),
+        ("hidden_dim", 18),
+        ("nms_thd", -0.5),
+    ],
+)
 def test_values_that_cannot_be_are_refused_by_name(name, value):
     with pytest.raises(RequestError, match=name):
         resolve_options({**NEEDED, name: value})
@@ -60,7 +77,9 @@ def test_options_without_meaning_here_are_named_in_a_warning(caplog):
 
 
 LEGACY_COMMAND = "--eval_split_name val --num_workers 4 --no_pin_memory --position_embedding sine --span_loss_type l1"
-LEGACY_COMMAND += " --contrastive_hdim 64 --temperature 0.07 --txt_drop_ratio 0 --start_epoch -1 --conf_thd 0.0 --device 0"
+LEGACY_COMMAND += (
+    " --contrastive_hdim 64 --temperature 0.07 --txt_drop_ratio 0 --start_epoch -1 --conf_thd 0.0 --device 0"
+)
 
 
 def test_a_legacy_command_is_taken_and_what_means_nothing_here_is_named(caplog):
@@ -75,7 +94,13 @@ def test_a_legacy_command_is_taken_and_what_means_nothing_here_is_named(caplog):
 
 @pytest.mark.parametrize(
     "flag",
-    ["--pre_norm", "--position_embedding learned", "--span_loss_type ce", "--contrastive_align_loss", "--txt_drop_ratio 0.2"],
+    [
+        "--pre_norm",
+        "--position_embedding learned",
+        "--span_loss_type ce",
+        "--contrastive_align_loss",
+        "--txt_drop_ratio 0.2",
+    ],
 )
 def test_legacy_flags_ask_in_vain_for_variants_that_cannot_be_trained(flag):
     with pytest.raises(RequestError, match=flag.split()[0]):
@@ -90,7 +115,8 @@ def test_legacy_flags_are_not_shown_in_the_help():
 
 
 @pytest.mark.parametrize(
-    ("asked", "name"), [("0", "cuda:0"), ("3", "cuda:3"), ("-1", "cpu"), ("cpu", "cpu"), ("cuda:1", "cuda:1"), ("-2", "-2")]
+    ("asked", "name"),
+    [("0", "cuda:0"), ("3", "cuda:3"), ("-1", "cpu"), ("cpu", "cpu"), ("cuda:1", "cuda:1"), ("-2", "-2")],
 )
 def test_devices_may_be_numbered_as_in_the_legacy_code(asked, name):
     assert build_parser().parse_args(["--device", asked]).device == asked

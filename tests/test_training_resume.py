@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr import planted, train
-from qd_detr.training import checkpoints, run_folder
+from qd_detr.gates import train
+from qd_detr.gates.data import planted
+from qd_detr.gates.training import checkpoints, run_folder
 from tests.test_training_run import (
     N_TRAIN,
     N_VAL,
@@ -115,15 +116,22 @@ def other_audio(data: Path) -> None:
 
 CHANGES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "training queries in another order": (
-        lambda data: edit_lines(data / planted.TRAIN_FILE, lambda lines: lines[::-1]), "training", "another order"),
+        lambda data: edit_lines(data / planted.TRAIN_FILE, lambda lines: lines[::-1]),
+        "training",
+        "another order",
+    ),
     "a label": (
         lambda data: edit_lines(data / planted.TRAIN_FILE, lambda lines: [relabelled(lines[0]), *lines[1:]]),
-        "training", "other labels"),
+        "training",
+        "other labels",
+    ),
     "a validation query fewer": (
         lambda data: edit_lines(data / planted.VAL_FILE, lambda lines: lines[1:]),
-        "validation", f"{N_VAL - 1} usable queries instead of {N_VAL}"),
+        "validation",
+        f"{N_VAL - 1} usable queries instead of {N_VAL}",
+    ),
     "other audio of equal shape": (other_audio, "validation", "other audio features"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -167,7 +175,7 @@ def test_a_run_that_stopped_early_stays_stopped_until_its_limit_is_raised(datase
     scores = iter([30.0, 20.0, 10.0, 10.0])
     run = tmp_path / "early"
     training = prepare(flags(dataset, run, n_epoch=20, eval_every=1, max_es_cnt=1))
-    from qd_detr.training import loop  # patched where it is used
+    from qd_detr.gates.training import loop  # patched where it is used
 
     validation = loop.validate(training.model, training.criterion, training.val_split, training.options)
     monkeypatch.setattr(loop, "validate", lambda *args: type(validation)(**{**vars(validation), "score": next(scores)}))

@@ -16,24 +16,34 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr import planted, train
-from qd_detr.architecture import Architecture
-from qd_detr.checkpoint import FORMAT, build_model, read_checkpoint, resolve
-from qd_detr.data.batches import plan_batches
-from qd_detr.model import QDDETR
-from qd_detr.training import checkpoints, logs
-from qd_detr.training.data import epoch_plan, load_splits
-from qd_detr.training.distributed import World
-from qd_detr.training.loop import Training
-from qd_detr.training.losses import Criterion
-from qd_detr.training.validation import validate
+from qd_detr.gates import train
+from qd_detr.gates.data import planted
+from qd_detr.gates.data.batches import plan_batches
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.training import checkpoints, logs
+from qd_detr.gates.training.data import epoch_plan, load_splits
+from qd_detr.gates.training.distributed import World
+from qd_detr.gates.training.loop import Training
+from qd_detr.gates.training.losses import Criterion
+from qd_detr.gates.training.validation import validate
+from qd_detr.gates.weights.checkpoint import FORMAT, build_model, read_checkpoint, resolve
 
 REPOSITORY = Path(__file__).parents[1]
 N_TRAIN, N_VAL, BSZ = 10, 6, 4
 SMALL = {
-    "hidden_dim": 16, "fusion_layers": 1, "nheads": 2, "fusion_n_heads": 2, "dim_feedforward": 16, "num_queries": 3,
-    "bsz": BSZ, "n_epoch": 4, "eval_every": 2, "lr": 1e-3, "seed": 5,
-}  # fmt: skip
+    "hidden_dim": 16,
+    "fusion_layers": 1,
+    "nheads": 2,
+    "fusion_n_heads": 2,
+    "dim_feedforward": 16,
+    "num_queries": 3,
+    "bsz": BSZ,
+    "n_epoch": 4,
+    "eval_every": 2,
+    "lr": 1e-3,
+    "seed": 5,
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -103,9 +113,16 @@ def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_writes_its_files_and_nothing_else(finished):
     assert sorted(path.name for path in finished.iterdir()) == [
-        "best_hl_val_preds.jsonl", "best_hl_val_preds_metrics.json", "eval.log.txt", "model_best.ckpt",
-        "model_e0001.ckpt", "model_e0003.ckpt", "model_latest.ckpt", "opt.json", "train.log.txt",
-    ]  # fmt: skip
+        "best_hl_val_preds.jsonl",
+        "best_hl_val_preds_metrics.json",
+        "eval.log.txt",
+        "model_best.ckpt",
+        "model_e0001.ckpt",
+        "model_e0003.ckpt",
+        "model_latest.ckpt",
+        "opt.json",
+        "train.log.txt",
+    ]
     train_log = (finished / logs.TRAIN_LOG).read_text().splitlines()
     assert [re.findall(r"\[Epoch\] (\d+)", line)[0] for line in train_log] == ["001", "002", "003", "004"]
     eval_log = (finished / logs.EVAL_LOG).read_text().splitlines()
@@ -146,7 +163,7 @@ def test_every_checkpoint_is_read_by_the_analysis_and_gives_the_logged_predictio
 
 
 def test_a_run_of_another_process_is_the_same_to_the_bit(finished, dataset, tmp_path):
-    command = [sys.executable, "-m", "qd_detr.train", *flags(dataset, tmp_path / "again", save_every=2)]
+    command = [sys.executable, "-m", "qd_detr.gates.train", *flags(dataset, tmp_path / "again", save_every=2)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_run(finished, tmp_path / "again")
@@ -195,7 +212,9 @@ def test_a_finished_run_can_be_made_longer(finished, dataset, tmp_path):
 
 def test_how_often_a_run_is_validated_does_not_change_its_weights(finished, dataset, tmp_path):
     assert train.main(flags(dataset, tmp_path / "often", eval_every=1, eval_bsz=1)) == 0
-    assert_same(content(finished / checkpoints.LATEST)["model"], content(tmp_path / "often" / checkpoints.LATEST)["model"])
+    assert_same(
+        content(finished / checkpoints.LATEST)["model"], content(tmp_path / "often" / checkpoints.LATEST)["model"]
+    )
 
 
 def test_another_seed_gives_other_weights(finished, dataset, tmp_path):
@@ -222,7 +241,7 @@ def test_training_stops_after_too_many_validations_without_a_better_one(dataset,
     def scored(*args: object) -> object:
         return type(validation)(**{**vars(validation), "score": next(scores)})
 
-    monkeypatch.setattr("qd_detr.training.loop.validate", lambda *args: scored(*args))
+    monkeypatch.setattr("qd_detr.gates.training.loop.validate", lambda *args: scored(*args))
     options = flags(dataset, tmp_path / "early", n_epoch=20, eval_every=1, max_es_cnt=2)
     training = prepare(options)
     validation = validate(training.model, training.criterion, training.val_split, training.options)
@@ -352,9 +371,13 @@ def test_a_run_resumes_after_its_data_and_folder_were_moved(finished, tmp_path):
     planted.generate(tmp_path / "moved", seed=1, n_train=N_TRAIN, n_val=N_VAL)
     values = content(finished / checkpoints.LATEST)
     options = vars(values["opt"])
-    options.update(v_feat_dirs=["/gone/slowfast_features", "/gone/clip_features"], a_feat_dir="/gone/pann_features",
-                   t_feat_dir="/gone/clip_text_features", train_path=str(tmp_path / "moved" / planted.TRAIN_FILE),
-                   eval_path=str(tmp_path / "moved" / planted.VAL_FILE))  # fmt: skip
+    options.update(
+        v_feat_dirs=["/gone/slowfast_features", "/gone/clip_features"],
+        a_feat_dir="/gone/pann_features",
+        t_feat_dir="/gone/clip_text_features",
+        train_path=str(tmp_path / "moved" / planted.TRAIN_FILE),
+        eval_path=str(tmp_path / "moved" / planted.VAL_FILE),
+    )
     (tmp_path / "run").mkdir()
     checkpoints.write_checkpoint(tmp_path / "run" / checkpoints.LATEST, values)
     resume = ["--resume", str(tmp_path / "run" / checkpoints.LATEST), "--n_epoch", "5", "--device", "cpu", "--quiet"]
@@ -397,7 +420,7 @@ def test_an_epoch_plan_changes_with_epoch_and_seed():
 
 
 def test_without_scipy_the_request_is_refused_with_the_way_to_get_it(dataset, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("qd_detr.training.matching.linear_sum_assignment", None)
+    monkeypatch.setattr("qd_detr.gates.training.matching.linear_sum_assignment", None)
     assert train.main(flags(dataset, tmp_path / "run")) == 2
     assert "pip install scipy" in capsys.readouterr().err
 
@@ -406,11 +429,22 @@ def small_model(options: dict, video_dim: int, audio_dim: int, text_dim: int) ->
     torch.manual_seed(options["seed"])
     return QDDETR(
         Architecture(
-            video_dim, audio_dim, text_dim, hidden_dim=16, n_heads=2, fusion_layers=1, fusion_n_heads=2,
-            gating_type="clipwise", enc_layers=1, dec_layers=2, dim_feedforward=16, num_queries=3,
-            input_dropout=0.0, dropout=0.0,
+            video_dim,
+            audio_dim,
+            text_dim,
+            hidden_dim=16,
+            n_heads=2,
+            fusion_layers=1,
+            fusion_n_heads=2,
+            gating_type="clipwise",
+            enc_layers=1,
+            dec_layers=2,
+            dim_feedforward=16,
+            num_queries=3,
+            input_dropout=0.0,
+            dropout=0.0,
         )
-    )  # fmt: skip
+    )
 
 
 def test_one_process_equals_a_plain_training_loop(dataset, tmp_path):
@@ -425,7 +459,12 @@ def test_two_processes_average_the_gradients_of_their_shares(dataset, tmp_path):
     argv = flags(dataset, results, n_epoch=2, input_dropout=0, dropout=0)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, "-m", "qd_detr.train", *argv], cwd=REPOSITORY, capture_output=True, text=True, timeout=240, check=False
+        [*command, "-m", "qd_detr.gates.train", *argv],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("best at epoch") == 1
@@ -510,7 +549,9 @@ def test_a_query_that_lacks_features_is_left_out_only_when_asked_and_is_named(tm
 def test_mixed_precision_on_the_cpu_is_said_to_be_without_effect(finished, dataset, tmp_path, caplog):
     assert train.main([flag for flag in flags(dataset, tmp_path / "amp", amp="bf16") if flag != "--quiet"]) == 0
     assert "float32" in caplog.text
-    assert_same(content(finished / checkpoints.LATEST)["model"], content(tmp_path / "amp" / checkpoints.LATEST)["model"])
+    assert_same(
+        content(finished / checkpoints.LATEST)["model"], content(tmp_path / "amp" / checkpoints.LATEST)["model"]
+    )
 
 
 def test_a_step_in_mixed_precision_gives_finite_losses_in_float32(dataset, tmp_path):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qd_detr.architecture import Architecture
-from qd_detr.model import QDDETR
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.qd_detr import QDDETR
 
 VIDEO_DIM, AUDIO_DIM, TEXT_DIM = 6, 5, 4  # as stored; the model counts two temporal endpoints more
 
@@ -25,30 +25,67 @@ class TinyRun:
 
     def argv(self, *more: str, output: Path | None = None) -> list[str]:
         return [
-            "--legacy_model", "--model_path", str(self.checkpoint), "--data_path", str(self.data),
-            "--output_dir", str(output or self.folder / "out"), "--quiet", *more,
-        ]  # fmt: skip
+            "--legacy_model",
+            "--model_path",
+            str(self.checkpoint),
+            "--data_path",
+            str(self.data),
+            "--output_dir",
+            str(output or self.folder / "out"),
+            "--quiet",
+            *more,
+        ]
 
     def rewrite(self) -> None:
         self.data.write_text("".join(json.dumps(q) + "\n" for q in self.queries))
 
 
 def make_tiny_run(
-    folder: Path, gating_type: str = "clipwise", n_queries: int = 9, layers: int = 2, qids: list | None = None, seed: int = 0
+    folder: Path,
+    gating_type: str = "clipwise",
+    n_queries: int = 9,
+    layers: int = 2,
+    qids: list | None = None,
+    seed: int = 0,
 ) -> TinyRun:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     architecture = Architecture(
-        VIDEO_DIM + 2, AUDIO_DIM + 2, TEXT_DIM, hidden_dim=16, n_heads=2, fusion_layers=layers, fusion_n_heads=2,
-        gating_type=gating_type, enc_layers=1, dec_layers=2, dim_feedforward=24, num_queries=5, max_q_l=8,
-    )  # fmt: skip
+        VIDEO_DIM + 2,
+        AUDIO_DIM + 2,
+        TEXT_DIM,
+        hidden_dim=16,
+        n_heads=2,
+        fusion_layers=layers,
+        fusion_n_heads=2,
+        gating_type=gating_type,
+        enc_layers=1,
+        dec_layers=2,
+        dim_feedforward=24,
+        num_queries=5,
+        max_q_l=8,
+    )
     model = QDDETR(architecture)
     options = argparse.Namespace(
-        dset_name="hl", max_q_l=8, max_v_l=12, clip_length=2, v_feat_dirs=["old/slowfast"], t_feat_dir="old/text",
-        a_feat_dir="old/pann", v_feat_dim=VIDEO_DIM, t_feat_dim=TEXT_DIM, a_feat_dim=AUDIO_DIM + 2, ctx_mode="video_tef",
-        nheads=2, fusion_n_heads=2, gating_type=gating_type, use_avigate_custom=True, hidden_dim=16, eval_bsz=4,
+        dset_name="hl",
+        max_q_l=8,
+        max_v_l=12,
+        clip_length=2,
+        v_feat_dirs=["old/slowfast"],
+        t_feat_dir="old/text",
+        a_feat_dir="old/pann",
+        v_feat_dim=VIDEO_DIM,
+        t_feat_dim=TEXT_DIM,
+        a_feat_dim=AUDIO_DIM + 2,
+        ctx_mode="video_tef",
+        nheads=2,
+        fusion_n_heads=2,
+        gating_type=gating_type,
+        use_avigate_custom=True,
+        hidden_dim=16,
+        eval_bsz=4,
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     checkpoint = folder / "run" / "model_best.ckpt"
     checkpoint.parent.mkdir(exist_ok=True)
     torch.save({"model": model.state_dict(), "epoch": 3, "opt": options}, checkpoint)
@@ -65,8 +102,13 @@ def make_tiny_run(
         np.savez(data / "text" / f"qid{qid}.npz", last_hidden_state=tokens)
         queries.append(
             {
-                "qid": qid, "query": f"sentence {i}", "vid": vid, "duration": 2 * n, "relevant_windows": [[2, 6]],
-                "relevant_clip_ids": [1, 2], "saliency_scores": [[3, 4, 2], [4, 4, 4]],
+                "qid": qid,
+                "query": f"sentence {i}",
+                "vid": vid,
+                "duration": 2 * n,
+                "relevant_windows": [[2, 6]],
+                "relevant_clip_ids": [1, 2],
+                "saliency_scores": [[3, 4, 2], [4, 4, 4]],
             }
         )
     run = TinyRun(folder, checkpoint, data / "val.jsonl", queries)

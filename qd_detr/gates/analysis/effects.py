@@ -1,0 +1,286 @@
+"""What each condition of a sweep did to predictions and metrics, per query and on the mean, with intervals.
+
+Letters: N queries, n those of them with labels.
+
+A change is the condition minus the baseline, in percent points for metrics. Intervals and p values come from the
+paired bootstrap over source videos (`resampling`); all conditions and metrics share its draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, Interval, false_discovery, paired_bootstrap
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.video_names import source_video
+from qd_detr.gates.evaluation import HEADLINE_METRICS, evaluate, evaluate_tvsum, headline_columns
+from qd_detr.gates.runs.interventions.conditions import DOSES, Condition, dose_name
+from qd_detr.gates.runs.interventions.edits import BASELINE, to_plain
+from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
+from qd_detr.gates.tracking.entries import GATE_KINDS
+
+Array = NDArray[np.float64]
+TVSUM_METRICS = ("mAP",)
+
+
+@dataclass(frozen=True)
+class ScoredCondition:
+    """Per labelled query: each metric's column (n,) in percent, AP and best IoU (n,) as fractions.
+
+    TVSum judges saliency alone: its best_iou is None.
+    """
+
+    columns: Mapping[str, Array]
+    ap: Array
+    best_iou: Array | None
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredSweep:
+    """A sweep with its per-query scores.
+
+    Attributes:
+        run: what was run. labelled: which of its N queries have labels.
+        scored: per condition that was run; empty if no query has labels.
+    """
+
+    run: SweepRun
+    dset_name: str
+    labelled: NDArray[np.bool_]
+    scored: Mapping[str, ScoredCondition]
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The names of the metrics; none without labels."""
+        if not self.scored:
+            return ()
+        return TVSUM_METRICS if self.dset_name == "tvsum" else HEADLINE_METRICS
+
+    @property
+    def primary(self) -> str | None:
+        """The metric that the verdict speaks of."""
+        if not self.scored:
+            return None
+        return "mAP" if self.dset_name == "tvsum" else "MR-full-mAP"
+
+    @property
+    def labelled_queries(self) -> list[Query]:
+        """The n queries with labels."""
+        return [query for query, has in zip(self.run.queries, self.labelled, strict=True) if has]
+
+    @cached_property
+    def clusters(self) -> list[str]:
+        """The source video of each of the N queries."""
+        return [source_video(query.vid) for query in self.run.queries]
+
+    @cached_property
+    def labelled_clusters(self) -> list[str]:
+        """The source video of each of the n queries with labels."""
+        return [source_video(query.vid) for query in self.labelled_queries]
+
+    def of(self, name: str) -> ScoredCondition:
+        """Return the scores of a condition, also of one that was not run because it equals another."""
+        return self.scored[self.run.run_name(name)]
+
+
+def score_sweep(run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0) -> ScoredSweep:
+    """Evaluate every condition on the queries that have labels.
+
+    Raises:
+        DataError: labels or predictions that cannot be judged.
+    """
+    labelled = np.array([query.labelled for query in run.queries], dtype=bool)
+    queries = [query for query in run.queries if query.labelled]
+    scored: dict[str, ScoredCondition] = {}
+    if queries:
+        for name, lines in run.lines.items():
+            kept = [line for line, has in zip(lines, labelled, strict=True) if has]
+            scored[name] = score_lines(kept, queries, dset_name, clip_length_s)
+    return ScoredSweep(run, dset_name, labelled, scored)
+
+
+def score_lines(
+    lines: Sequence[Mapping[str, Any]], queries: Sequence[Query], dset_name: str, clip_length_s: float
+) -> ScoredCondition:
+    """Return the scores of predictions, per query in the order of `lines`; `queries` are of the same ids, labelled.
+
+    Raises:
+        DataError: labels or predictions that cannot be judged.
+    """
+    if dset_name == "tvsum":
+        ap = evaluate_tvsum(lines, queries).per_query.ap
+        return ScoredCondition({"mAP": 100.0 * ap}, ap, None)
+    per_query = evaluate(lines, queries, clip_length_s).per_query
+    return ScoredCondition(headline_columns(per_query), per_query.ap, per_query.best_iou)
+
+
+def prediction_changes(run: SweepRun, name: str) -> dict[str, Array]:
+    """Return per query, (N,), how a condition's prediction differs from the baseline's; see `line_changes`."""
+    return line_changes(run.lines_of(BASELINE), run.lines_of(name))
+
+
+def line_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
+    """Return per query, (N,), how the second of two predictions differs from the first.
+
+    "first_window_changed" and "top_clip_changed" are 100 where the first window's times, the clip of highest saliency
+    (first of equals), are others, else 0; "first_window_iou" is the IoU of the two first windows, 1 if they are equal.
+    """
+    first = np.array([line["pred_relevant_windows"][0][:2] for line in before])  # (N, 2)
+    other = np.array([line["pred_relevant_windows"][0][:2] for line in after])
+    equal = (first == other).all(axis=1)
+    overlap = np.minimum(first[:, 1], other[:, 1]) - np.maximum(first[:, 0], other[:, 0])
+    overlap = np.maximum(overlap, 0.0)
+    union = np.diff(first)[:, 0] + np.diff(other)[:, 0] - overlap
+    iou = np.divide(overlap, union, out=np.zeros(len(first)), where=union > 0)
+    top = [[int(np.argmax(line["pred_saliency_scores"])) for line in lines] for lines in (before, after)]
+    return {
+        "first_window_changed": 100.0 * ~equal,
+        "first_window_iou": np.where(equal, 1.0, iou),
+        "top_clip_changed": 100.0 * (np.array(top[0]) != np.array(top[1])),
+    }
+
+
+def condition_effects(
+    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL
+) -> list[dict[str, Any]]:
+    """Return a record per condition, JSON-ready, in the order of the conditions.
+
+    Returns:
+        Per condition {"name", "same_as" (the condition it equals, or None), "intervention" (as in interventions.json,
+        or None), "audio" ({"mode", "seed"} or None), "gates" (per layer and kind: magnitude, change, injection,
+        injection_change, means over queries), "predictions" ({"first_window_changed" and "top_clip_changed" in
+        percent of the queries, "first_window_iou"}, each an interval), "metrics" ({metric: {"baseline", "value",
+        "change" (an interval), "adjusted_p", "significant"}}; {} without labels)}. adjusted_p is
+        Benjamini-Hochberg's, over all metrics of all conditions that were run, the baseline aside.
+    """
+    run = sweep.run
+    changed = [name for name in run.lines if name != BASELINE]
+    predictions = _prediction_intervals(sweep, changed, seed, draws, level)
+    metrics = _metric_changes(sweep, changed, seed, draws, level)
+    records = []
+    for condition in run.conditions:
+        name = run.run_name(condition.name)
+        records.append(
+            {
+                "name": condition.name,
+                "same_as": run.same_as.get(condition.name),
+                **_what(condition),
+                "gates": _gate_record(run.gates[name]),
+                "predictions": predictions.get(name),
+                "metrics": metrics.get(name, _unchanged(sweep)),
+            }
+        )
+    return records
+
+
+def _what(condition: Condition) -> dict[str, Any]:
+    intervention, audio = condition.intervention, condition.audio
+    return {
+        "intervention": None if intervention is None else to_plain([intervention])[0],
+        "audio": None if audio is None else {"mode": audio.mode, "seed": audio.seed},
+    }
+
+
+def _prediction_intervals(
+    sweep: ScoredSweep, names: Sequence[str], seed: int, draws: int, level: float
+) -> dict[str, dict[str, Any]]:
+    if not names:
+        return {}
+    columns = {name: prediction_changes(sweep.run, name) for name in names}
+    table = np.stack([column for changes in columns.values() for column in changes.values()], axis=1)
+    intervals = iter(paired_bootstrap(table, sweep.clusters, seed=seed, draws=draws, level=level))
+    return {name: {key: without_p(next(intervals)) for key in changes} for name, changes in columns.items()}
+
+
+def without_p(interval: Interval) -> dict[str, Any]:
+    """Return an interval of a share or an overlap, which has nothing to test against 0."""
+    return {key: value for key, value in interval.items() if key != "p"}
+
+
+def _metric_changes(
+    sweep: ScoredSweep, names: Sequence[str], seed: int, draws: int, level: float
+) -> dict[str, dict[str, Any]]:
+    if not names or not sweep.scored:
+        return {}
+    before = sweep.of(BASELINE).columns
+    pairs = [(name, metric) for name in names for metric in sweep.metrics]
+    table = np.stack([sweep.of(name).columns[metric] - before[metric] for name, metric in pairs], axis=1)
+    intervals = paired_bootstrap(table, sweep.labelled_clusters, seed=seed, draws=draws, level=level)
+    control = false_discovery([interval["p"] for interval in intervals])
+    found: dict[str, dict[str, Any]] = {}
+    for i, (name, metric) in enumerate(pairs):
+        found.setdefault(name, {})[metric] = {
+            "baseline": float(before[metric].mean()),
+            "value": float(sweep.of(name).columns[metric].mean()),
+            "change": intervals[i],
+            "adjusted_p": control["adjusted"][i],
+            "significant": control["significant"][i],
+        }
+    return found
+
+
+def _unchanged(sweep: ScoredSweep) -> dict[str, Any]:
+    """Return the metrics of the baseline and its like: a change of 0 by definition, with no interval."""
+    if not sweep.scored:
+        return {}
+    values = {metric: float(sweep.of(BASELINE).columns[metric].mean()) for metric in sweep.metrics}
+    return {
+        metric: {"baseline": value, "value": value, "change": None, "adjusted_p": None, "significant": None}
+        for metric, value in values.items()
+    }
+
+
+def _gate_record(figures: GateFigures) -> list[dict[str, Any]]:
+    """Return per layer {"layer", "attention": {figure: mean over queries}, "ffn": {...}}."""
+    named = {
+        name: getattr(figures, name)
+        for name in ("magnitude", "change", "injection", "injection_change")
+        if getattr(figures, name) is not None
+    }
+    means = {name: _mean_over_queries(values) for name, values in named.items()}  # (layers, kinds)
+    return [
+        {
+            "layer": layer,
+            **{
+                kind: {
+                    name: None if np.isnan(mean[layer, k]) else float(mean[layer, k]) for name, mean in means.items()
+                }
+                for k, kind in enumerate(GATE_KINDS)
+            },
+        }
+        for layer in range(figures.magnitude.shape[1])
+    ]
+
+
+def _mean_over_queries(values: Array) -> Array:
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0.0).sum(axis=0), known.sum(axis=0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def dose_curve(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return metrics over the scale of all attention gates, from `condition_effects`; None if that was not run.
+
+    Returns:
+        {"scales": [...], "metrics": {metric: {"value": [...], "change": [interval or None at scale 1, ...]}},
+        "predictions": {"first_window_changed": [interval or None, ...], ...}}
+    """
+    by_name = {record["name"]: record for record in records}
+    if any(dose_name(dose) not in by_name for dose in DOSES):
+        return None
+    doses = [by_name[dose_name(dose)] for dose in DOSES]
+    keys = next((list(dose["predictions"]) for dose in doses if dose["predictions"]), [])
+    return {
+        "scales": list(DOSES),
+        "metrics": {
+            metric: {part: [dose["metrics"][metric][part] for dose in doses] for part in ("value", "change")}
+            for metric in doses[0]["metrics"]
+        },
+        "predictions": {key: [(dose["predictions"] or {}).get(key) for dose in doses] for key in keys},
+    }

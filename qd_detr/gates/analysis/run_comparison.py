@@ -1,0 +1,286 @@
+"""Two finished runs on the same data, side by side: two checkpoints, two gating types, two epochs.
+
+Everything is read from the two results trees; differences are the second run minus the first, paired by query, with
+intervals by resampling source videos.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qd_detr.gates.analysis.effects import TVSUM_METRICS, line_changes, score_lines, without_p
+from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
+from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.data.video_names import source_video
+from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
+from qd_detr.gates.evaluation import HEADLINE_METRICS, read_submission
+from qd_detr.gates.json_text import read_json
+from qd_detr.gates.tracking.entries import GATE_KINDS
+
+Array = NDArray[np.float64]
+GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
+"""What is compared of the gates, and how samples.csv calls it."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinishedRun:
+    """What a comparison reads of a results tree.
+
+    Attributes:
+        samples: the rows of samples.csv by id as text, in annotation order. lines: predictions by id as text.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    statistics: dict[str, Any]
+    samples: dict[str, dict[str, str]]
+    lines: dict[str, dict[str, Any]]
+
+    @property
+    def num_layers(self) -> int:
+        """How many fusion layers the model has."""
+        return int(self.statistics["num_layers"])
+
+
+def read_run(folder: str | Path) -> FinishedRun:
+    """Read a results tree.
+
+    Raises:
+        MissingFileError: no such folder, or a file of the tree is not there. RequestError: the tree is unfinished,
+            or damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise MissingFileError(f"no results folder {folder}; give two folders that run_gate_analysis.py wrote")
+    if not (folder / "run_config.json").is_file():
+        raise RequestError(
+            f"{folder} is not a finished results folder: it has no run_config.json, which is written last; "
+            "finish that run (--resume), or give another folder"
+        )
+    config, statistics = (_json(folder / name) for name in ("run_config.json", "overall_statistics.json"))
+    try:
+        with open(_there(folder / "samples.csv"), encoding="utf-8", newline="") as file:
+            samples = {row["id"]: row for row in csv.DictReader(file)}
+    except (KeyError, ValueError, csv.Error) as error:
+        raise DataError(f"{folder / 'samples.csv'} cannot be read ({error}); run that analysis again") from None
+    lines = {str(line.get("qid")): line for line in read_submission(_there(folder / "predictions.jsonl"))}
+    if samples.keys() != lines.keys():
+        raise DataError(f"{folder} is damaged: samples.csv and predictions.jsonl hold different samples; run it again")
+    missing = [key for key in ("annotations", "checkpoint", "gating", "options") if key not in config]
+    missing += [key for key in ("num_layers",) if key not in statistics]
+    if missing:
+        raise DataError(f"{folder} was written by another version: it lacks {', '.join(missing)}; run it again")
+    return FinishedRun(folder, config, statistics, samples, lines)
+
+
+def compare_runs(
+    first: str | Path, second: str | Path, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+) -> dict[str, Any]:
+    """Return two runs side by side, JSON-ready.
+
+    Returns:
+        {"runs": [what each was: folder, checkpoint, epoch, gating, layers], "n_queries", "n_source_videos",
+        "bootstrap", "gates": [{"layer", "kind", "figure", "first", "second", "difference" (an interval, or None with
+        "reason")}], "predictions": {"first_window_changed", "first_window_iou", "top_clip_changed": intervals},
+        "metrics": {"available", "reason", "rows": [{"metric", "first", "second", "difference", "adjusted_p",
+        "significant"}]}, "queries": [{"id", "first_window_iou", "AP_first", "AP_second", ...}]}
+
+    Raises:
+        RequestError: an unfinished or damaged tree, one folder twice, or runs on different data.
+    """
+    if Path(first).resolve() == Path(second).resolve():
+        raise RequestError(f"--compare_runs was given one folder twice ({first}); give two")
+    pair = read_run(first), read_run(second)
+    ids = _same_samples(*pair)
+    vids = [pair[0].samples[one]["vid"] for one in ids]
+    settings = {"seed": seed, "draws": draws, "level": level}
+    clusters = [source_video(vid) for vid in vids]
+    before, after = ([run.lines[one] for one in ids] for run in pair)
+    changes = line_changes(before, after)
+    intervals = paired_bootstrap(np.stack(list(changes.values()), axis=1), clusters, **settings)  # type: ignore[arg-type]
+    metrics, per_query = _metrics(pair, ids, clusters, settings)
+    return {
+        "runs": [_what(run) for run in pair],
+        "n_queries": len(ids),
+        "n_source_videos": len(set(clusters)),
+        "bootstrap": {**settings, "clusters": "source videos"},
+        "gates": _gates(pair, ids, clusters, settings),
+        "predictions": {key: without_p(interval) for key, interval in zip(changes, intervals, strict=True)},
+        "metrics": metrics,
+        "queries": [
+            {"id": before[i]["qid"], "vid": vids[i], "first_window_iou": float(changes["first_window_iou"][i])}
+            | {name: float(column[i]) for name, column in per_query.items()}
+            for i in range(len(ids))
+        ],
+    }
+
+
+def comparison_rows(comparison: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """Return a table's head and rows: metrics, predictions, gates; numbers unrounded, None where there is none."""
+    head = ["what", "first", "second", "difference", "low", "high", "n"]
+    rows: list[list[Any]] = []
+    for row in comparison["metrics"]["rows"]:
+        rows.append([row["metric"], row["first"], row["second"], *_numbers(row["difference"])])
+    for name, interval in comparison["predictions"].items():
+        rows.append([name, None, None, *_numbers(interval)])
+    for row in comparison["gates"]:
+        what = f"layer {row['layer']} {row['kind']} {row['figure']}"
+        rows.append([what, row["first"], row["second"], *_numbers(row["difference"])])
+    return head, rows
+
+
+def _numbers(interval: dict[str, Any] | None) -> list[Any]:
+    return [None] * 4 if interval is None else [interval[key] for key in ("estimate", "low", "high", "n")]
+
+
+def _there(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingFileError(f"no {path.name} in the results folder {path.parent}; run that analysis again")
+    return path
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        data = read_json(_there(path))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
+    if not isinstance(data, dict):
+        raise DataError(f"{path} is no JSON object; run that analysis again")
+    return data
+
+
+def _same_samples(first: FinishedRun, second: FinishedRun) -> list[str]:
+    marks = [run.config["annotations"]["sha256"] for run in (first, second)]
+    if marks[0] != marks[1]:
+        paths = [run.config["annotations"]["path"] for run in (first, second)]
+        raise RequestError(
+            f"{first.folder} and {second.folder} are runs on different data: annotations {paths[0]} "
+            f"({marks[0][:8]}) and {paths[1]} ({marks[1][:8]}); run both with the same --data_path"
+        )
+    here, there = first.samples.keys(), second.samples.keys()
+    if here != there:
+        apart = [one for one in (*first.samples, *second.samples) if (one in here) != (one in there)]
+        raise RequestError(
+            f"{first.folder} and {second.folder} hold different samples ({len(here)} and {len(there)}; in one alone: "
+            f"{first_few(apart)}); run both with the same --max_samples and --analyze_samples"
+        )
+    return list(first.samples)
+
+
+def _what(run: FinishedRun) -> dict[str, Any]:
+    checkpoint = run.config["checkpoint"]
+    return {
+        "folder": run.folder.name,
+        "checkpoint": Path(checkpoint["path"]).name,
+        "checkpoint_folder": Path(checkpoint["path"]).parent.name,
+        "checkpoint_sha256": checkpoint["sha256"],
+        "epoch": checkpoint.get("epoch"),
+        "gating_type": run.config["gating"]["run_as"],
+        "trained_gating_type": run.config["gating"]["trained_as"],
+        "num_layers": run.num_layers,
+        "legacy_batches": run.config.get("batches", {}).get("legacy"),
+    }
+
+
+def _gates(
+    pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str], clusters: Sequence[str], settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    differences: list[Array] = []
+    for layer in range(max(run.num_layers for run in pair)):
+        for kind in GATE_KINDS:
+            for figure, suffix in GATE_FIGURES.items():
+                columns = [_column(run, ids, f"layer{layer}_{kind}_{suffix}") for run in pair]
+                if all(column is None for column in columns):
+                    continue
+                means = [None if column is None else _mean(column) for column in columns]
+                row: dict[str, Any] = {"layer": layer, "kind": kind, "figure": figure}
+                row |= {"first": means[0], "second": means[1], "difference": None, "reason": None}
+                if columns[0] is None or columns[1] is None:
+                    row["reason"] = "only one of the two runs has it"
+                else:
+                    row["difference"] = len(differences)  # its place among the intervals, put in below
+                    differences.append(columns[1] - columns[0])
+                rows.append(row)
+    if differences:
+        intervals = paired_bootstrap(np.stack(differences, axis=1), clusters, **settings)
+        for row in rows:
+            if row["difference"] is not None:
+                row["difference"] = intervals[row["difference"]]
+    return rows
+
+
+def _column(run: FinishedRun, ids: Sequence[str], name: str) -> Array | None:
+    """Return a column of samples.csv (N,), NaN where a cell is empty or infinite; None if there is no such column."""
+    if any(name not in run.samples[one] for one in ids):
+        return None
+    try:
+        values = np.array([float(run.samples[one][name] or "nan") for one in ids])
+    except ValueError as error:
+        raise DataError(f"{run.folder / 'samples.csv'}, column {name}: {error}; run that analysis again") from None
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def _mean(column: Array) -> float | None:
+    known = column[~np.isnan(column)]
+    return float(known.mean()) if known.size else None
+
+
+def _metrics(
+    pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str], clusters: Sequence[str], settings: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Array]]:
+    queries, reason = _labelled(pair, ids)
+    if queries is None:
+        return {"available": False, "reason": reason, "rows": []}, {}
+    scores = [
+        score_lines(
+            [run.lines[one] for one in ids],
+            queries,
+            run.config["options"]["dset_name"],
+            float(run.config["options"]["clip_length"]),
+        )
+        for run in pair
+    ]
+    names = TVSUM_METRICS if pair[0].config["options"]["dset_name"] == "tvsum" else HEADLINE_METRICS
+    table = np.stack([scores[1].columns[name] - scores[0].columns[name] for name in names], axis=1)
+    intervals = paired_bootstrap(table, clusters, **settings)
+    control = false_discovery([interval["p"] for interval in intervals])
+    rows = [
+        {
+            "metric": name,
+            "first": float(scores[0].columns[name].mean()),
+            "second": float(scores[1].columns[name].mean()),
+            "difference": intervals[i],
+            "adjusted_p": control["adjusted"][i],
+            "significant": control["significant"][i],
+        }
+        for i, name in enumerate(names)
+    ]
+    per_query = {"AP_first": scores[0].ap, "AP_second": scores[1].ap, "AP_difference": scores[1].ap - scores[0].ap}
+    if scores[0].best_iou is not None and scores[1].best_iou is not None:
+        per_query |= {"best_iou_first": scores[0].best_iou, "best_iou_second": scores[1].best_iou}
+    return {"available": True, "reason": None, "rows": rows}, per_query
+
+
+def _labelled(pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str]) -> tuple[list[Query] | None, str | None]:
+    """Return the annotations of `ids` from where either run read them, or why they cannot be had."""
+    mark = pair[0].config["annotations"]["sha256"]
+    options = pair[0].config["options"]
+    paths = [Path(run.config["annotations"]["path"]) for run in pair]
+    for path in paths:
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == mark:
+            known = {str(q.qid): q for q in read_annotations(path, options["dset_name"], options.get("dset_domain"))}
+            queries = [known[one] for one in ids]
+            unlabelled = sum(not query.labelled for query in queries)
+            if unlabelled:
+                return None, f"{unlabelled} of {len(queries)} queries have no labels"
+            return queries, None
+    return None, f"the annotations are no longer at {paths[0]} as they were; metrics need them there"

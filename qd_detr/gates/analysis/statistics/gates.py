@@ -1,0 +1,336 @@
+"""The statistics of a whole run: both gates of every fusion layer, over all samples, in one pass.
+
+Shapes: A layers, n clips (1 for a global gate), C channels (hidden_dim for elementwise gates, else 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from qd_detr.gates.analysis.statistics.dead import DeadGates
+from qd_detr.gates.analysis.statistics.values import ValueStatistics, check_values, checked_range
+from qd_detr.gates.analysis.statistics.variance import VariancePartition
+from qd_detr.gates.gating import GATING_TYPES
+
+COSINE_RANGE = (-1.0, 1.0)
+HISTOGRAM_BINS = 100
+"""Bins of the histograms in a readout: a multiple of what figures show, so that their bins fall together."""
+
+
+class GateRow(NamedTuple):
+    """One gate of one layer in one sample: figures over its valid clips (and channels)."""
+
+    layer_idx: int
+    mean: float
+    std: float
+    min: float
+    max: float
+    abs_mean: float
+    injection_mean: float | None
+    cosine_mean: float | None
+
+
+class SampleRow(NamedTuple):
+    """One sample's row of the table per sample: a GateRow per layer for both gates."""
+
+    sample_id: int | str
+    attention: list[GateRow]
+    ffn: list[GateRow]
+
+
+class _Measured(NamedTuple):
+    """One checked quantity of a sample, all layers: values (A, n, C), least and greatest per channel (A, C)."""
+
+    values: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class _Kind:
+    """The statistics of one of the two gates, all layers."""
+
+    def __init__(self, num_layers: int, channels: int, value_range: tuple[float, float] | None) -> None:
+        self.gates = [ValueStatistics(value_range) for _ in range(num_layers)]
+        self.injection = [ValueStatistics(None) for _ in range(num_layers)]
+        self.cosine = [ValueStatistics(COSINE_RANGE) for _ in range(num_layers)]
+        self.variance = VariancePartition(num_layers, channels, value_range)
+        self.dead = DeadGates(num_layers, channels)
+
+    def add(self, gates: _Measured, injection: _Measured | None, cosine: _Measured | None) -> list[GateRow]:
+        """Take in one sample's checked values and return its rows."""
+        self.dead.add(gates.low, gates.high)
+        mean, squares = self.variance.add(gates.values)  # (A, C) each
+        means = mean.mean(axis=1)  # (A,)
+        mean -= means[:, None]
+        variances = squares.mean(axis=1) / gates.values.shape[1] + np.square(mean).mean(axis=1)
+        lows, highs = _add_all(self.gates, gates)
+        absent: list[None] = [None] * means.size
+        columns = (
+            means.tolist(),
+            np.sqrt(variances).tolist(),
+            lows,
+            highs,
+            np.abs(gates.values).mean(axis=(1, 2), dtype=np.float64).tolist(),
+            self._add_beside(self.injection, injection) or absent,
+            self._add_beside(self.cosine, cosine) or absent,
+        )
+        return [GateRow(layer_idx, *row) for layer_idx, row in enumerate(zip(*columns, strict=True))]
+
+    def merge(self, other: _Kind) -> None:
+        """Take in all that `other` has seen."""
+        for mine, theirs in ((self.gates, other.gates), (self.injection, other.injection), (self.cosine, other.cosine)):
+            for own, others in zip(mine, theirs, strict=True):
+                own.merge(others)
+        self.variance.merge(other.variance)
+        self.dead.merge(other.dead)
+
+    def readout(self, histogram_bins: int | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return the entries over all layers and for each layer."""
+        variance, dead = self.variance.readout(), self.dead.readout()
+        of_layers = []
+        for layer_idx, gate in enumerate(self.gates):
+            of_layers.append(
+                {
+                    **gate.readout(histogram_bins),
+                    "variance": variance["layers"][str(layer_idx)],
+                    "dead": dead["layers"][str(layer_idx)],
+                    "injection": _readout_or_none(self.injection[layer_idx], histogram_bins),
+                    "cosine": _readout_or_none(self.cosine[layer_idx], histogram_bins),
+                }
+            )
+        overall = {
+            **_merged(self.gates).readout(histogram_bins),
+            "variance": {key: value for key, value in variance.items() if key != "layers"},
+            "dead": {key: value for key, value in dead.items() if key != "layers"},
+            "injection": _readout_or_none(_merged(self.injection), histogram_bins),
+            "cosine": _readout_or_none(_merged(self.cosine), histogram_bins),
+        }
+        return overall, of_layers
+
+    @staticmethod
+    def _add_beside(streams: list[ValueStatistics], measured: _Measured | None) -> list[float] | None:
+        if measured is None:
+            return None
+        _add_all(streams, measured)
+        means: list[float] = measured.values.mean(axis=(1, 2), dtype=np.float64).tolist()
+        return means
+
+
+class GateStatistics:
+    """Statistics of both gates over all samples: streamed once, never kept, and mergeable.
+
+    Every value counts alike: a longer video has more clips and so more weight. Samples may share a video; each counts.
+
+    Args:
+        gating_type: global, clipwise or elementwise.
+        num_layers: Fusion layers.
+        value_range: The gating function's range, (-1, 1) for tanh; None if it states none.
+        hidden_dim: Channels of an elementwise gate.
+    """
+
+    def __init__(
+        self, gating_type: str, num_layers: int, value_range: tuple[float, float] | None, hidden_dim: int
+    ) -> None:
+        if gating_type not in GATING_TYPES:
+            raise ValueError(f"gating_type: expected one of {', '.join(GATING_TYPES)}, got {gating_type!r}")
+        if num_layers < 1 or hidden_dim < 1:
+            raise ValueError(
+                f"expected at least 1 layer and 1 channel, got num_layers {num_layers}, hidden_dim {hidden_dim}"
+            )
+        self.gating_type = gating_type
+        self.num_layers = num_layers
+        self.value_range = checked_range(value_range)
+        self.hidden_dim = hidden_dim
+        self.channels = hidden_dim if gating_type == "elementwise" else 1
+        self.total_samples = 0
+        self._attention = _Kind(num_layers, self.channels, self.value_range)
+        self._ffn = _Kind(num_layers, self.channels, self.value_range)
+
+    def add(
+        self,
+        sample_id: int | str,
+        attention_gates: Sequence[np.ndarray],
+        ffn_gates: Sequence[np.ndarray],
+        *,
+        attention_injection: Sequence[np.ndarray] | None = None,
+        ffn_injection: Sequence[np.ndarray] | None = None,
+        attention_cosine: Sequence[np.ndarray] | None = None,
+        ffn_cosine: Sequence[np.ndarray] | None = None,
+    ) -> SampleRow:
+        """Take in one sample, an array per layer, cut to its valid clips, and return its row.
+
+        Args:
+            sample_id: Names the sample in its row and in errors; adding an id twice counts it twice.
+            attention_gates: Per layer (1, 1) global, (n, 1) clipwise or (n, hidden_dim) elementwise; a leading batch
+                axis of 1 is allowed here and below.
+            ffn_gates: Likewise.
+            attention_injection: Per layer (n,), |g * branch| / |residual| of every clip, >= 0.
+            ffn_injection: Likewise.
+            attention_cosine: Per layer (n,), the injected vector's cosine to the residual.
+            ffn_cosine: Likewise.
+
+        Raises:
+            ValueError: A wrong number of layers or shape, or a value that is not finite or out of range. Names sample,
+                quantity and layer; nothing is taken in then.
+        """
+        attention = self._gates(sample_id, "attention gate", attention_gates)
+        ffn = self._gates(sample_id, "ffn gate", ffn_gates)
+        if attention.values.shape != ffn.values.shape:
+            raise ValueError(
+                f"sample {sample_id!r}: the attention gates have {attention.values.shape[1]} clips, "
+                f"the ffn gates {ffn.values.shape[1]}"
+            )
+        beside = [
+            self._per_clip(sample_id, name, arrays, value_range, attention.values.shape[1])
+            for name, arrays, value_range in (
+                ("attention injection", attention_injection, None),
+                ("attention cosine", attention_cosine, COSINE_RANGE),
+                ("ffn injection", ffn_injection, None),
+                ("ffn cosine", ffn_cosine, COSINE_RANGE),
+            )
+        ]
+        self.total_samples += 1
+        return SampleRow(sample_id, self._attention.add(attention, *beside[:2]), self._ffn.add(ffn, *beside[2:]))
+
+    def merge(self, other: GateStatistics) -> GateStatistics:
+        """Take in all that `other` has seen (which stays as it is) and return self."""
+        for name in ("gating_type", "num_layers", "value_range", "hidden_dim"):
+            if getattr(self, name) != getattr(other, name):
+                raise ValueError(
+                    f"cannot merge statistics with {name} {getattr(other, name)!r} "
+                    f"into those with {getattr(self, name)!r}"
+                )
+        self._attention.merge(other._attention)
+        self._ffn.merge(other._ffn)
+        self.total_samples += other.total_samples
+        return self
+
+    def streams(self, kind: str, layer_idx: int | None = None) -> ValueStatistics:
+        """Return the gate values of `kind` ("attention" or "ffn") in one layer, or a merged copy of all layers'."""
+        streams = self._kind(kind).gates
+        return _merged(streams) if layer_idx is None else streams[layer_idx]
+
+    def readout(self, histogram_bins: int | None = HISTOGRAM_BINS) -> dict[str, Any]:
+        """Return everything as plain Python numbers, ready for JSON: None stands where there is no figure, never NaN.
+
+        Keys: total_samples, gating_type, num_layers, hidden_dim, value_range, attention_gates and ffn_gates (over all
+        layers), layer_statistics by layer index: {attention,ffn}_{mean,std,min,max,median,abs_mean,injection_mean,
+        cosine_mean}, and the full entries under "attention" and "ffn". A full entry is ValueStatistics.readout plus
+        variance, dead, injection and cosine (the last two are ValueStatistics readouts, None if never given).
+        """
+        attention, attention_layers = self._attention.readout(histogram_bins)
+        ffn, ffn_layers = self._ffn.readout(histogram_bins)
+        layer_statistics: dict[str, Any] = {}
+        for layer_idx, entries in enumerate(zip(attention_layers, ffn_layers, strict=True)):
+            layer: dict[str, Any] = {}
+            for kind, entry in zip(("attention", "ffn"), entries, strict=True):
+                layer |= {f"{kind}_{name}": entry[name] for name in ("mean", "std", "min", "max", "median")}
+                layer[f"{kind}_abs_mean"] = entry["magnitude"]["mean"]
+                for name in ("injection", "cosine"):
+                    layer[f"{kind}_{name}_mean"] = entry[name]["mean"] if entry[name] else None
+                layer[kind] = entry
+            layer_statistics[str(layer_idx)] = layer
+        return {
+            "total_samples": self.total_samples,
+            "gating_type": self.gating_type,
+            "num_layers": self.num_layers,
+            "hidden_dim": self.hidden_dim,
+            "value_range": list(self.value_range) if self.value_range else None,
+            "attention_gates": attention,
+            "ffn_gates": ffn,
+            "layer_statistics": layer_statistics,
+        }
+
+    def _kind(self, kind: str) -> _Kind:
+        if kind not in ("attention", "ffn"):
+            raise ValueError(f"kind: expected attention or ffn, got {kind!r}")
+        return self._attention if kind == "attention" else self._ffn
+
+    def _gates(self, sample_id: int | str, name: str, arrays: Sequence[np.ndarray]) -> _Measured:
+        values = self._stacked(sample_id, name, arrays, gate_axes=2)  # (A, n, C)
+        clips_fit = values.shape[1] == 1 if self.gating_type == "global" else values.shape[1] >= 1
+        if not clips_fit or values.shape[2] != self.channels:
+            expected = "(1, 1)" if self.gating_type == "global" else f"(clips, {self.channels})"
+            raise ValueError(
+                f"sample {sample_id!r}: a {self.gating_type} {name} has the shape {expected}, got {values.shape[1:]}"
+            )
+        return self._measured(sample_id, name, values, self.value_range)
+
+    def _per_clip(
+        self,
+        sample_id: int | str,
+        name: str,
+        arrays: Sequence[np.ndarray] | None,
+        value_range: tuple[float, float] | None,
+        gate_clips: int,
+    ) -> _Measured | None:
+        if arrays is None:
+            return None
+        values = self._stacked(sample_id, name, arrays, gate_axes=1)[:, :, None]  # (A, n, 1)
+        if values.shape[1] < 1 or (self.gating_type != "global" and values.shape[1] != gate_clips):
+            expected = "at least one" if self.gating_type == "global" else str(gate_clips)
+            raise ValueError(
+                f"sample {sample_id!r}: {name} of {values.shape[1]} clips, expected {expected}, as many as are valid"
+            )
+        measured = self._measured(sample_id, name, values, value_range)
+        if value_range is None and measured.low.min() < 0:
+            raise ValueError(f"sample {sample_id!r}: {name} is a ratio of norms, got {measured.low.min():.6g}")
+        return measured
+
+    def _stacked(self, sample_id: int | str, name: str, arrays: Sequence[np.ndarray], gate_axes: int) -> np.ndarray:
+        """Return the layers' arrays as one, without their batch axis of 1."""
+        if len(arrays) != self.num_layers:
+            raise ValueError(f"sample {sample_id!r}: {name} of {len(arrays)} layers, expected {self.num_layers}")
+        shapes = {array.shape for array in arrays}
+        if len(shapes) > 1:
+            raise ValueError(f"sample {sample_id!r}: the layers' {name} arrays differ in shape: {sorted(shapes)}")
+        values = np.array(arrays)
+        if values.ndim == gate_axes + 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        if values.ndim != gate_axes + 1 or values.dtype.kind != "f":
+            raise ValueError(
+                f"sample {sample_id!r}: {name}: expected float arrays of {gate_axes} axes (and perhaps a "
+                f"leading batch axis of 1; add the samples of a batch one by one), "
+                f"got {values.dtype} {values.shape[1:]}"
+            )
+        return values
+
+    def _measured(
+        self, sample_id: int | str, name: str, values: np.ndarray, value_range: tuple[float, float] | None
+    ) -> _Measured:
+        low, high = values.min(axis=1), values.max(axis=1)  # (A, C); NaN stays NaN
+        try:
+            check_values(float(low.min()), float(high.max()), value_range)
+        except ValueError:
+            for layer_idx in range(self.num_layers):  # now say where
+                check_values(
+                    float(low[layer_idx].min()),
+                    float(high[layer_idx].max()),
+                    value_range,
+                    f"sample {sample_id!r}, layer {layer_idx}, {name}",
+                )
+            raise
+        return _Measured(values, low, high)
+
+
+def _add_all(streams: list[ValueStatistics], measured: _Measured) -> tuple[list[float], list[float]]:
+    """Give each layer's values to its stream; return their least and greatest values."""
+    lows: list[float] = measured.low.min(axis=1).tolist()
+    highs: list[float] = measured.high.max(axis=1).tolist()
+    for stream, values, low, high in zip(streams, measured.values, lows, highs, strict=True):
+        stream.add_checked(values, low, high)
+    return lows, highs
+
+
+def _merged(streams: list[ValueStatistics]) -> ValueStatistics:
+    result = ValueStatistics(streams[0].value_range)
+    for stream in streams:
+        result.merge(stream)
+    return result
+
+
+def _readout_or_none(stream: ValueStatistics, histogram_bins: int | None) -> dict[str, Any] | None:
+    return stream.readout(histogram_bins) if stream.count else None

@@ -1,0 +1,132 @@
+"""Everything about a request that can be wrong is found here, before anything is written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun, feature_spec
+from qd_detr.gates.data.annotations import Query, read_annotations, select_queries
+from qd_detr.gates.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec, locate_features
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.errors import RequestError, first_few
+from qd_detr.gates.fusion import AVIGATEFusionCustom
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.runs.inference import DEFAULT_BATCH_SIZE, PassSettings
+from qd_detr.gates.runs.interventions.conditions import Condition, conditions_of, standard_sweep
+from qd_detr.gates.runs.interventions.edits import Intervention, read_interventions
+from qd_detr.gates.weights.checkpoint import build_model, file_sha256, pick_device, read_checkpoint, resolve
+
+logger = logging.getLogger(__name__)
+
+
+def prepare(request: AnalysisRequest) -> PreparedRun:
+    """Check everything about a request and load its model; writes nothing but a list of missing features if asked.
+
+    Raises:
+        RequestError: whatever is wrong with it, found before inference starts.
+    """
+    if request.batch_size is not None and request.batch_size < 1:
+        raise RequestError(f"--batch_size must be at least 1; got {request.batch_size}")
+    if not request.history_memory_mb >= 0:
+        raise RequestError(f"--history_memory must be 0 or more megabytes; got {request.history_memory_mb}")
+    ResultsTree(request.output_dir).check()
+    device = pick_device(request.device)
+    checkpoint = read_checkpoint(request.model_path)
+    if not request.legacy_model and not checkpoint.own:
+        mark = "no format mark" if checkpoint.format is None else f"the format mark {checkpoint.format!r}"
+        raise RequestError(
+            f"{request.model_path} has {mark}, so this project's trainer did not write it; "
+            "if it is a legacy checkpoint, add --legacy_model"
+        )
+    if request.legacy_batches and checkpoint.own:
+        # No error: the legacy code loads such a checkpoint too, and mixes samples when it does.
+        logger.warning(
+            "%s was written by this project's trainer, which validates every sample alone: --legacy_batches gives what "
+            "the legacy code would predict with it, not what was saved beside it",
+            request.model_path,
+        )
+    settings = resolve(checkpoint, gating_type=request.gating_type, config_path=request.config_path)
+    spec = feature_spec(settings)
+    every_query = read_annotations(request.data_path, spec.dset_name, settings.options["dset_domain"])
+    chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
+    _check_comparison(request, chosen)
+    folders = locate_features(
+        spec,
+        data_path=request.data_path,
+        checkpoint_path=request.model_path,
+        feature_root=request.feature_root,
+        v_feat_dirs=request.v_feat_dirs,
+        t_feat_dir=request.t_feat_dir,
+        a_feat_dir=request.a_feat_dir,
+    )
+    index = _checked_features(request, every_query if request.legacy_batches else chosen, folders, spec)
+    chosen_ids = {query.qid for query in chosen}
+    wanted = [p for p, query in enumerate(index.queries) if query.qid in chosen_ids]
+    if not wanted:
+        raise RequestError("none of the samples asked for has all its features; nothing is left to analyse")
+    _check_comparison(request, [index.queries[p] for p in wanted])
+    default_size = settings.options["eval_bsz"] if request.legacy_batches else DEFAULT_BATCH_SIZE
+    model = build_model(checkpoint, settings, device)
+    return PreparedRun(
+        request=request,
+        checkpoint=checkpoint,
+        settings=settings,
+        model=model,
+        conditions=_conditions(request, model.avigate_fusion),
+        folders=folders,
+        index=index,
+        reader=FeatureReader(folders, spec, index),
+        wanted=wanted,
+        pass_settings=PassSettings(
+            batch_size=request.batch_size or default_size, legacy_batches=request.legacy_batches
+        ),
+        total_annotated=len(every_query),
+        hashes={"checkpoint": file_sha256(request.model_path), "annotations": file_sha256(request.data_path)},
+    )
+
+
+def _conditions(request: AnalysisRequest, fusion: AVIGATEFusionCustom) -> list[Condition]:
+    """Return what is to be run beside the model as it is, the baseline first; nothing if nothing was asked for."""
+    asked: list[Intervention] = []
+    if request.interventions is not None:
+        asked += read_interventions(request.interventions, fusion.num_layers, fusion.gate_range)
+    if request.ablate:
+        asked += standard_sweep(fusion.num_layers)
+    if not asked and not request.audio:
+        return []
+    return conditions_of(asked, request.audio, request.seed)
+
+
+def _check_comparison(request: AnalysisRequest, queries: Sequence[Query]) -> None:
+    known = {str(query.qid) for query in queries}
+    unknown = [one for one in request.compare_samples or () if one not in known]
+    if unknown:
+        raise RequestError(
+            f"--compare_samples: {first_few(unknown)} not among the {len(known)} samples analysed "
+            f"({first_few(sorted(known))})"
+        )
+
+
+def _checked_features(
+    request: AnalysisRequest, queries: Sequence[Query], folders: FeatureFolders, spec: FeatureSpec
+) -> FeatureIndex:
+    try:
+        index = check_features(queries, folders, spec, skip_missing=request.skip_missing)
+    except MissingFeaturesError as error:
+        if request.missing_list is not None:
+            write_missing_list(error.missing, request.missing_list)
+        raise
+    if request.missing_list is not None:
+        write_missing_list(index.missing, request.missing_list)
+    if index.missing:
+        left_out = len({str(qid) for qid, _ in index.missing})
+        logger.warning("%d of %d queries left out: features missing", left_out, len(queries))
+        if request.legacy_batches:
+            logger.warning("with queries left out, the batches are not those of the whole file")
+    if index.length_mismatches:
+        logger.warning(
+            "%d videos have audio and video features of different length; cut to the shorter", index.length_mismatches
+        )
+    return index

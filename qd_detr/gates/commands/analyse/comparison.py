@@ -1,0 +1,46 @@
+"""Two finished runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qd_detr.gates import __version__
+from qd_detr.gates.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.figures.style import save_figure
+from qd_detr.gates.results.drawing_findings import comparison_figure
+from qd_detr.gates.results.report.comparison import comparison_text
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.results.writing import csv_text
+
+
+def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str, lang: str = "en") -> Path:
+    """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json and comparison.csv; return the report.
+
+    Raises:
+        RequestError: an unfinished or damaged tree, runs on different data, or an output folder that is one of them.
+    """
+    if output_dir.resolve() in (first.resolve(), second.resolve()):
+        raise RequestError(f"--output_dir {output_dir} is one of the runs to compare; give another folder")
+    comparison = compare_runs(first, second, seed=seed)
+    head, rows = comparison_rows(comparison)
+    with ResultsTree(output_dir) as tree:
+        figures = []
+        figure = comparison_figure(comparison)
+        if figure is not None:
+            name = f"run_comparison.{figure_format}"
+            save_figure(figure, tree.path(name))
+            figures.append((name, "Differences in metrics, second minus first, with intervals."))
+        tree.write_json("comparison.json", comparison)
+        tree.write_text("comparison.csv", csv_text(head, rows))
+        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures, lang))
+        tree.publish(
+            {
+                "format": "qd_detr-gates comparison/1",
+                "toolkit_version": __version__,
+                "runs": [str(first.resolve()), str(second.resolve())],
+                "seed": seed,
+                "lang": lang,
+            }
+        )
+    return output_dir / "COMPARISON_REPORT.md"

@@ -1,0 +1,226 @@
+"""The run itself: one pass, what it shows, the published tree."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
+from qd_detr.gates.analysis.collect import GateCollector
+from qd_detr.gates.analysis.planted_truth import planted_findings
+from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
+from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
+from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
+from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
+from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.results.analyzer import facts_of
+from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.gates.results.names import file_names
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.results.whole import write_run
+from qd_detr.gates.results.writing import SampleWriter
+from qd_detr.gates.runs.inference import SampleResult, run_pass
+from qd_detr.gates.runs.interventions.edits import to_plain
+from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.journal import RunJournal
+from qd_detr.gates.runs.probes import Probes
+from qd_detr.gates.tracking.entries import SampleId
+
+
+def run(prepared: PreparedRun) -> Path:
+    """Run a prepared request and publish its tree; return the report's path.
+
+    Raises:
+        RequestError: data that turned out unusable while being read. RunError: anything else that stopped the run.
+            The results that were there before are untouched then.
+    """
+    request = prepared.request
+    started = time.time()
+    facts = facts_of(prepared.model.avigate_fusion)
+    queries = prepared.queries
+    names = file_names(query.qid for query in queries)
+    with ResultsTree(request.output_dir, resume=request.resume) as tree:
+        try:
+            journal = RunJournal(tree.journal_dir, fingerprint_of(prepared), resume=request.resume)
+            history = journal.history(int(request.history_memory_mb * (1 << 20)))
+            collector = GateCollector(facts)
+            writer = SampleWriter(tree, names, facts, save_raw_data=request.save_raw_data)
+            alignment = AlignmentCollector(facts, float(prepared.settings.options["clip_length"]))
+            seen: dict[int, SampleResult] = {}
+            for result in _results(prepared, journal, history):
+                assert result.gates is not None
+                context = _context(prepared, result)
+                collector.add(result.query.qid, result.gates)
+                alignment.add(context, result.gates)
+                writer.write(context, result.gates)
+                seen[result.position] = replace(result, gates=None)
+            in_order = [seen[position] for position in prepared.wanted]
+            findings = RunFindings(
+                analysis=collector.result(),
+                contexts=[_context(prepared, result) for result in in_order],
+                lines=[result.line for result in in_order],
+                history=history,
+                names=names,
+                notes=_notes(prepared),
+            )
+            findings.sections["alignment"] = alignment.readout(request.seed)
+            probes = Probes(prepared.model, prepared.index, prepared.reader, prepared.postprocessing, history)
+            of_legacy_run = not prepared.checkpoint.own
+            findings.sections["audit"] = audit(
+                probes,
+                findings,
+                in_order,
+                own_values=not request.legacy_batches,
+                legacy_eval_bsz=prepared.settings.options["eval_bsz"] if of_legacy_run else None,
+            )
+            columns = add_metrics(findings, prepared.settings.options)
+            columns |= _run_conditions(prepared, findings)
+            _add_planted_truth(request.data_path.parent, findings)
+            write_run(tree, findings, _output_options(request), columns)
+            tree.publish(run_config_of(prepared, started))
+        except (OSError, ValueError) as error:
+            if isinstance(error, RequestError):
+                raise
+            raise RunError(f"the run stopped: {error}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            few = str(error).strip().splitlines()[:1]
+            raise RunError(
+                f"the run stopped: out of memory ({''.join(few) or 'no details'}); "
+                "try a smaller --batch_size or --history_memory, then --resume"
+            ) from error
+    return request.output_dir / "ANALYSIS_REPORT.md"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # On the CPU torch raises a plain RuntimeError, told only by its words.
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+
+
+def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterator[SampleResult]:
+    """Yield the wanted samples' results: those of finished batches from the journal, then the rest as they run."""
+    batches = prepared.batches()
+    wanted = set(prepared.wanted)
+    done = 0
+    bar = tqdm(
+        total=len(prepared.wanted), desc="samples", unit="sample", disable=_no_bar(prepared.request), file=sys.stderr
+    )
+    with bar:
+        for note, places in journal.finished():
+            history.adopt(places)
+            done = note["batch"] + 1
+            kept = [position for position in batches[note["batch"]] if position in wanted]
+            for position, line, marks in zip(kept, note["lines"], note["marks"], strict=True):
+                query = prepared.index.queries[position]
+                yield SampleResult(position, query, line, history[query.qid], tuple(marks))
+                bar.update()
+        running = run_pass(
+            prepared.model,
+            prepared.index,
+            prepared.reader,
+            batches[done:],
+            prepared.postprocessing,
+            prepared.pass_settings,
+            history,
+        )
+        for number, results in enumerate(running, start=done):
+            kept_results = [result for result in results if result.position in wanted]
+            for result in results:
+                if result.position not in wanted:
+                    del history[result.query.qid]  # a batch mate that nobody asked for
+            journal.commit(history, number, kept_results)
+            for result in kept_results:
+                yield result
+                bar.update()
+
+
+def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, dict[SampleId, Any]]:
+    """Run the conditions asked for and add what they show; return their columns for samples.csv."""
+    if not prepared.conditions:
+        return {}
+    request = prepared.request
+    batches = prepared.batches()
+    total = sum(map(len, batches))
+    with tqdm(total=total, desc="conditions", unit="sample", disable=_no_bar(request), file=sys.stderr) as bar:
+        swept = run_sweep(
+            prepared.model,
+            prepared.index,
+            prepared.reader,
+            batches,
+            prepared.postprocessing,
+            prepared.conditions,
+            history=findings.history,
+            legacy_batches=request.legacy_batches,
+            progress=bar.update,
+        )
+    what = {
+        "dset_name": prepared.settings.options["dset_name"],
+        "clip_length_s": float(prepared.settings.options["clip_length"]),
+    }
+    findings.sections["audio_help"] = audio_help(swept, seed=request.seed, **what)
+    interventions = [c.intervention for c in prepared.conditions if c.intervention is not None]
+    findings.sections["interventions"] = to_plain(interventions)
+    return sample_columns(swept, **what)
+
+
+def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
+    """Hold the injection against the truth, where the data comes with it."""
+    if not (folder / TRUTH_FILE).is_file() or not findings.analysis.has_injection:
+        return
+    try:
+        kinds = {qid: video.audio for qid, video in read_truth(folder).items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return  # a truth.json of somebody else's
+    if any(row.sample_id in kinds for row in findings.analysis.rows):
+        findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds)
+
+
+def _no_bar(request: AnalysisRequest) -> bool | None:
+    return True if request.quiet else None  # None: shown where stderr is a terminal
+
+
+def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:
+    return SampleContext(
+        sample_id=result.query.qid,
+        query=result.query,
+        n_clips=prepared.index.clip_counts[result.position],
+        clip_length_s=float(prepared.settings.options["clip_length"]),
+        line=result.line,
+    )
+
+
+def _output_options(request: AnalysisRequest) -> OutputOptions:
+    return OutputOptions(
+        figures=not request.no_figures,
+        figure_format=request.figure_format,
+        compare=request.compare_samples,
+        seed=request.seed,
+        quiet=request.quiet,
+        lang=request.lang,
+    )
+
+
+def _notes(prepared: PreparedRun) -> dict[str, Any]:
+    """Return what the report tells about how the run was made."""
+    index = prepared.index
+    return {
+        "model": str(prepared.request.model_path),
+        "data": str(prepared.request.data_path),
+        "annotated": prepared.total_annotated,
+        "left_out": len({str(qid) for qid, _ in index.missing}),
+        "length_mismatches": index.length_mismatches,
+        "legacy_batches": prepared.pass_settings.legacy_batches,
+        "own_checkpoint": prepared.checkpoint.own,
+        "batch_size": prepared.pass_settings.batch_size,
+        "disagreements": prepared.settings.disagreements,
+        "epoch": prepared.checkpoint.epoch,
+        "dset_name": prepared.settings.options["dset_name"],
+    }

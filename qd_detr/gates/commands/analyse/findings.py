@@ -1,0 +1,116 @@
+"""What a run adds to the gates' own statistics: alignment with the moments, audits, metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qd_detr.gates.analysis.alignment import MomentAlignment, SeriesKey
+from qd_detr.gates.analysis.audit import never_fired, repeated
+from qd_detr.gates.analysis.collect import FusionFacts
+from qd_detr.gates.evaluation import evaluate, evaluate_tvsum
+from qd_detr.gates.results.context import RunFindings, SampleContext
+from qd_detr.gates.runs.inference import SampleResult
+from qd_detr.gates.runs.probes import Probes
+from qd_detr.gates.tracking.entries import GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, valid_values
+
+Columns = dict[str, dict[SampleId, Any]]
+
+
+class AlignmentCollector:
+    """Takes samples one by one and holds their gate series against annotated and predicted moments."""
+
+    def __init__(self, facts: FusionFacts, clip_length_s: float) -> None:
+        self._alignment = MomentAlignment(clip_length_s, facts.gating_type)
+        self._layers = range(facts.num_layers)
+
+    def add(self, context: SampleContext, entry: GateEntry) -> None:
+        """Take in a sample: magnitude (mean over channels) and injection of every gate, per clip."""
+        if self._alignment.gating_type == "global" or context.query is None:
+            return
+        series: dict[SeriesKey, np.ndarray] = {}
+        for layer in self._layers:
+            for kind in GATE_KINDS:
+                series[SeriesKey(layer, kind, "magnitude")] = np.abs(valid_values(entry, kind, layer)).mean(axis=1)
+                if INJECTION_KEYS[kind] in entry:
+                    injection = entry[INJECTION_KEYS[kind]][layer]
+                    series[SeriesKey(layer, kind, "injection")] = injection[entry["valid_clips"]]
+        query, line = context.query, context.line
+        has_saliency = query.relevant_clip_ids is not None and query.saliency_scores is not None
+        self._alignment.add(
+            str(context.sample_id),
+            query.vid,
+            series,
+            windows_s=query.relevant_windows,
+            relevant_clip_ids=query.relevant_clip_ids if has_saliency else None,
+            saliency_scores=query.saliency_scores if has_saliency else None,
+            predicted_windows_s=None if line is None else [w[:2] for w in line["pred_relevant_windows"][:1]],
+            predicted_saliency=None if line is None else line["pred_saliency_scores"],
+        )
+
+    def readout(self, seed: int) -> dict[str, Any]:
+        """Return the effects with their nulls; see `MomentAlignment.readout`."""
+        return self._alignment.readout(seed)
+
+
+def audit(
+    probes: Probes,
+    findings: RunFindings,
+    results: Sequence[SampleResult],
+    *,
+    own_values: bool,
+    legacy_eval_bsz: int | None,
+) -> dict[str, Any]:
+    """Return what could mislead a reader of this run, each with its size.
+
+    Args:
+        own_values: whether every sample has its own value in this run; not so in legacy batches.
+        legacy_eval_bsz: the legacy run's batch size, to measure what its batches would change; None if there was no
+            legacy run.
+    """
+    positions = [result.position for result in results]
+    lines = {result.position: result.line for result in results}
+    vids = {result.query.qid: result.query.vid for result in results}
+    of_video = {vid: next(r for r in results if r.query.vid == vid) for vid in dict.fromkeys(vids.values())}
+    section: dict[str, Any] = {
+        "checked_data": True,
+        "finite": True,  # reading, postprocessing and statistics raise on anything else
+        "query_independence": probes.query_independence(positions),
+        "repeated_pairs": repeated({r.query.qid: (r.query.vid, r.query.query) for r in results}),
+        "identical_video_features": repeated({vid: r.marks[0] for vid, r in of_video.items()}),
+        "identical_audio_features": repeated({vid: r.marks[1] for vid, r in of_video.items()}),
+        "never_fired": never_fired(findings.analysis.statistics),
+    }
+    if own_values and legacy_eval_bsz is not None:
+        section["batch_effects"] = probes.batch_effects(lines, legacy_eval_bsz, positions)
+    if own_values:
+        section["noise_floor"] = probes.noise_floor(lines, positions)
+    return section
+
+
+def add_metrics(findings: RunFindings, options: Mapping[str, Any]) -> Columns:
+    """Compute the benchmark's metrics where there are labels; return the per-query columns for samples.csv."""
+    queries = [context.query for context in findings.contexts if context.query is not None]
+    lines = list(findings.lines or [])
+    unlabelled = sum(not query.labelled for query in queries)
+    if unlabelled:
+        findings.sections["metrics_reason"] = f"{unlabelled} of {len(queries)} queries have no labels"
+        return {}
+    ids = [query.qid for query in queries]
+    if options["dset_name"] == "tvsum":
+        tvsum = evaluate_tvsum(lines, queries)
+        findings.sections["metrics"] = tvsum.metrics
+        return {"ap": dict(zip(ids, tvsum.per_query.ap.tolist(), strict=True))}
+    evaluation = evaluate(lines, queries, float(options["clip_length"]))
+    findings.sections["metrics"] = evaluation.metrics
+    per_query = evaluation.per_query
+    arrays = {
+        "ap": per_query.ap,
+        "best_iou": per_query.best_iou,
+        "r1_iou": per_query.r1_iou,
+        "hl_ap": per_query.hl_ap["VeryGood"],
+        "hit1": per_query.hit1["VeryGood"],
+    }
+    return {name: dict(zip(ids, array.tolist(), strict=True)) for name, array in arrays.items()}

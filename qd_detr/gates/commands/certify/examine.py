@@ -1,0 +1,236 @@
+"""From a request to a certificate: every question asked in turn, each answer computed from this file and this model."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+
+from qd_detr.gates import __version__
+from qd_detr.gates.commands.certify import claims
+from qd_detr.gates.commands.certify.inputs import Samples, open_samples
+from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED, Certificate, CertificateRequest
+from qd_detr.gates.commands.certify.saved import find_saved, saved_order
+from qd_detr.gates.commands.certify.saved_trial import try_readings
+from qd_detr.gates.commands.certify.subject import Subject
+from qd_detr.gates.commands.certify.trials import try_on_random_inputs, try_on_samples
+from qd_detr.gates.commands.certify.weights import account_for_keys, prove_weights
+from qd_detr.gates.errors import CheckpointError, first_few
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.weights.checkpoint import file_sha256, pick_device, read_checkpoint
+from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
+
+_NAMES_SHOWN = 8
+
+
+def examine(request: CertificateRequest) -> Certificate:
+    """Return everything that can be found out about a checkpoint.
+
+    Raises:
+        RequestError: the request is wrong: a file that is not there or cannot be read as what it should be. What is
+            wrong with a checkpoint that can be read is no error here but a failed check.
+        RunError: a forward gave NaN or Inf.
+    """
+    device = pick_device(request.device)
+    subject = Subject(
+        request=request,
+        checkpoint=read_checkpoint(request.model_path),
+        config=None if request.config_path is None else read_options_file(request.config_path),
+        device=device,
+        certificate=Certificate(request),
+    )
+    _about(subject)
+    try:
+        questions = _questions(subject)
+        if questions:
+            _ambiguous(subject, questions)
+            return subject.certificate
+        settings = resolve_settings(
+            subject.checkpoint.weights,
+            embedded=subject.checkpoint.embedded,
+            opt_json=subject.checkpoint.opt_json,
+            config=subject.config,
+            gating_type=request.gating_type,
+        )
+    except CheckpointError as error:
+        subject.certificate.add("settings", FAILED, "unusable", reason=str(error))
+        return subject.certificate
+    samples = open_samples(request, settings)  # whatever is wrong with the data is told before anything runs
+    _settings(subject, settings)
+    if not _keys(subject, settings):
+        return subject.certificate
+    model = subject.build(settings)
+    _tensors(subject, model)
+    _structure(subject, model, settings)
+    if samples is None:
+        try_on_random_inputs(subject, model, settings)
+    else:
+        try_on_samples(subject, model, settings, samples)
+    return subject.certificate
+
+
+def _about(subject: Subject) -> None:
+    path = subject.request.model_path
+    subject.facts["checkpoint"] = {
+        "path": str(path.resolve()),
+        "sha256": file_sha256(path),
+        "bytes": path.stat().st_size,
+        "format": subject.checkpoint.format,
+        "epoch": subject.checkpoint.epoch,
+    }
+    subject.facts["made_with"] = {
+        "toolkit": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "device": str(subject.device),
+    }
+
+
+def _questions(subject: Subject) -> list[str]:
+    """Return what nothing answers. A gating type that only the flag states is how the model was trained."""
+    questions = claims.open_questions(subject.checkpoint, subject.config)
+    asked = subject.request.gating_type
+    if asked in ("global", "clipwise") and "gating_type" in questions:
+        subject.config = {**(subject.config or {}), "gating_type": asked}
+        questions = claims.open_questions(subject.checkpoint, subject.config)
+    return questions
+
+
+def _settings(subject: Subject, settings: Settings) -> None:
+    subject.facts["settings"] = {
+        "trained_gating_type": settings.trained_gating_type,
+        "run_gating_type": settings.architecture.gating_type,
+        "options": {
+            name: {"value": value, "origin": settings.origins[name]} for name, value in settings.options.items()
+        },
+        "disagreements": settings.disagreements,
+        "architecture": asdict(settings.architecture),
+    }
+    trained, run = settings.trained_gating_type, settings.architecture.gating_type
+    disagreements = tuple(settings.disagreements)
+    conflicts = claims.conflicts(subject.checkpoint, subject.config)
+    origins = list(settings.origins.values())
+    if trained != run:
+        subject.certificate.add("settings", FAILED, "changed", disagreements, trained=trained, run=run)
+    elif conflicts:
+        subject.certificate.add("settings", FAILED, "conflict", disagreements, what="; ".join(conflicts))
+    else:
+        subject.certificate.add(
+            "settings",
+            PASSED,
+            "passed",
+            disagreements,
+            weights=origins.count("weights"),
+            options=sum(origin not in ("weights", "default") for origin in origins),
+            defaults=origins.count("default"),
+        )
+
+
+def _keys(subject: Subject, settings: Settings) -> bool:
+    """Account for every key; return whether the model can be built from them."""
+    account = account_for_keys(subject.checkpoint.weights, settings.architecture)
+    subject.facts["keys"] = {
+        **asdict(account),
+        "groups": {name: {"tensors": t, "numbers": n} for name, (t, n) in account.groups.items()},
+    }
+    kinds = ("missing", "unexpected", "misshapen", "not_numbers", "not_finite")
+    lists: dict[str, list[str]] = {kind: getattr(account, kind) for kind in kinds}
+    subject.certificate.add(
+        "keys",
+        PASSED if account.complete else FAILED,
+        "passed" if account.complete else "failed",
+        tuple(f"{kind.replace('_', ' ')}: {first_few(names, _NAMES_SHOWN)}" for kind, names in lists.items() if names),
+        in_file=account.in_file,
+        in_model=account.in_model,
+        numbers=sum(numbers for _, numbers in account.groups.values()),
+        **{kind: len(names) for kind, names in lists.items()},
+    )
+    return account.complete
+
+
+def _tensors(subject: Subject, model: QDDETR) -> None:
+    """Compare the model's tensors with the file's, which is read anew."""
+    proof = prove_weights(read_checkpoint(subject.request.model_path).weights, model)
+    differing = [tensor for tensor in proof.tensors if not tensor.equal]
+    subject.facts["tensors"] = {
+        "compared": len(proof.tensors),
+        "equal": len(proof.tensors) - len(differing),
+        "file_sha256": proof.file_sha256,
+        "model_sha256": proof.model_sha256,
+        "model_dtype": proof.model_dtype,
+        "widened": proof.widened,
+        "each": [{**asdict(tensor), "equal": tensor.equal} for tensor in proof.tensors],
+    }
+    subject.certificate.add(
+        "tensors",
+        PASSED if proof.equal else FAILED,
+        "failed" if not proof.equal else "widened" if proof.widened else "passed",
+        tuple(f"{tensor.key}: {tensor.difference}" for tensor in differing[:_NAMES_SHOWN]),
+        count=len(proof.tensors),
+        different=len(differing),
+        digest=proof.model_sha256,
+        types=", ".join(f"{count} {name}" for name, count in proof.widened.items()),
+        dtype=proof.model_dtype,
+    )
+
+
+def _structure(subject: Subject, model: QDDETR, settings: Settings) -> None:
+    faults = claims.structure_faults(model, settings)
+    subject.facts["structure"] = {"faults": faults}
+    built = settings.architecture
+    subject.certificate.add(
+        "structure",
+        FAILED if faults else PASSED,
+        "failed" if faults else "passed",
+        tuple(faults[:_NAMES_SHOWN]),
+        faults=len(faults),
+        gating=built.gating_type,
+        layers=built.fusion_layers,
+        fusion_heads=built.fusion_n_heads,
+        heads=built.n_heads,
+    )
+
+
+def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
+    """Say what is open, prove what does not depend on it, and hold every reading against saved predictions."""
+    readings = claims.readings_of(subject.checkpoint, questions)
+    settings = claims.settings_for(subject.checkpoint, subject.config, readings[0])
+    # Weights alone name no feature folders either: what is open is told all the same, and how to name them.
+    nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
+    samples = None if nameless else open_samples(subject.request, settings)
+    subject.facts["settings"] = {"open": list(questions), "readings_that_fit": len(readings)}
+    answers = tuple(_answers(name, readings) for name in questions)
+    subject.certificate.add("settings", FAILED, "open", answers, count=len(readings), names=", ".join(questions))
+    if not _keys(subject, settings):
+        return
+    _tensors(subject, subject.build(settings))
+    for name in ("structure", "reference", "tracking", "samples"):
+        subject.certificate.add(name, NOT_CHECKED, "open")
+    _readings_or_why_not(subject, readings, settings, samples)
+    subject.certificate.add("batches", NOT_CHECKED, "open")
+
+
+def _readings_or_why_not(
+    subject: Subject, readings: Sequence[claims.Reading], settings: Settings, samples: Samples | None
+) -> None:
+    saved, reason = find_saved(subject.request.model_path, settings.options["dset_name"])
+    order = None if saved is None or samples is None else saved_order(saved, samples)
+    if samples is None and subject.request.data_path is not None:
+        reason = "no_folders"
+    elif samples is None:
+        reason = "no_data" if saved is None else "readings_need_data"
+    elif saved is not None and order is not None:
+        reason = "readings"
+        try_readings(subject, readings, samples, saved, order)
+    elif saved is not None:
+        reason = "other_queries"
+    subject.certificate.add("predictions", NOT_CHECKED, reason, evaluated=subject.evaluated_on)
+
+
+def _answers(name: str, readings: Sequence[claims.Reading]) -> str:
+    answers = list(dict.fromkeys(str(reading[name]) for reading in readings))
+    return f"{name}: {' or '.join([', '.join(answers[:-1]), answers[-1]]) if len(answers) > 1 else answers[0]}"

@@ -1,0 +1,56 @@
+"""The checkpoint under examination, and the certificate being written about it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from qd_detr.gates.commands.certify.request import Certificate, CertificateRequest
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.weights.checkpoint import Checkpoint, build_model
+from qd_detr.gates.weights.options import Settings
+
+
+@dataclass
+class Subject:
+    """What every question of an examination needs.
+
+    Attributes:
+        config: the options named by the user, None if there are none.
+        certificate: where each question writes its answer.
+    """
+
+    request: CertificateRequest
+    checkpoint: Checkpoint
+    config: dict[str, Any] | None
+    device: torch.device
+    certificate: Certificate
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What compatibility_report.json will hold."""
+        return self.certificate.facts
+
+    @property
+    def evaluated_on(self) -> str:
+        """The data file that the run's options say it was evaluated on."""
+        options = self.checkpoint.embedded or self.checkpoint.opt_json or {}
+        return str(options.get("eval_path") or "none")
+
+    def build(self, settings: Settings) -> QDDETR:
+        """Return the model that these settings make of the checkpoint."""
+        # The disagreements are told in the certificate; the log need not tell them again, once per model.
+        return build_model(self.checkpoint, replace(settings, disagreements=[]), self.device)
+
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Callable[[int], object]]:
+        """Show a bar over `total` of something; the function yielded takes how many more are done."""
+        # None: shown where stderr is a terminal.
+        with tqdm(total=total, desc=what, disable=True if self.request.quiet else None, file=sys.stderr) as bar:
+            yield bar.update

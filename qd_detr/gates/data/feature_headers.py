@@ -1,0 +1,131 @@
+"""What one feature file holds, from its header alone, or why it cannot be used."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import tokenize
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import IO, Literal
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from qd_detr.gates.data.feature_layout import FeatureFile
+from qd_detr.gates.errors import first_few
+
+# What NumPy and zipfile raise on a damaged, truncated, encrypted or foreign file.
+UNREADABLE = (
+    MemoryError,  # of the header's parser, at deep nesting
+    RecursionError,
+    OverflowError,
+    struct.error,
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+# No .npy header of plain numbers comes near this; a longer one is not read whole.
+_HEADER_BYTES_MAX = 1 << 16
+# An array of a day of clips stays below the first. Deflate packs a thousandfold what is all zeros, and features hardly
+# at all: above the second size, a member that shrank more than a hundredfold is no array of features.
+_ARRAY_BYTES_MAX = 2 << 30
+_PACKED_BYTES_MAX = 16 << 20
+_PACKED_RATIO_MAX = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Rows (clips or tokens) and columns of a file's array, and the size of the file in bytes."""
+
+    rows: int
+    columns: int
+    file_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a file cannot be used: it is missing, cannot be read, lacks its key, or its array is of no use."""
+
+    kind: Literal["missing", "damaged", "key", "array"]
+    detail: str = ""
+
+
+def read_header(file: FeatureFile) -> Header | Fault:
+    """Return the array's size as its header states it, or what is wrong with the file."""
+    try:
+        status = os.stat(file.path)
+        if not stat.S_ISREG(status.st_mode):
+            return Fault("damaged", "not a file")
+        with open(file.path, "rb") as stream:
+            if file.key is None:
+                shape, dtype, header_bytes = _npy_header(stream)
+                data_bytes = status.st_size - header_bytes
+            else:
+                with zipfile.ZipFile(stream) as archive:
+                    members = {info.filename: info for info in archive.infolist()}
+                    member = members.get(f"{file.key}.npy")
+                    if member is None:
+                        there = first_few([name.removesuffix(".npy") for name in members], shown=5)
+                        return Fault("key", f"has {there or 'none'}")
+                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                        return Fault("damaged", "packed in a way that NumPy does not write")
+                    with archive.open(member) as array:
+                        shape, dtype, header_bytes = _npy_header(array)
+                    data_bytes = member.file_size - header_bytes
+                    packed_bytes = min(member.compress_size, status.st_size)
+    except (FileNotFoundError, NotADirectoryError):
+        return Fault("missing")
+    except UNREADABLE as error:
+        return Fault("damaged", reason(error))
+    if dtype.kind not in "fiu" or any(size < 1 for size in shape) or len(rows_first(shape, file)) != 2:
+        return Fault("array", f"shape {shape}, {dtype}")
+    wanted_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
+    if data_bytes < wanted_bytes:
+        return Fault("damaged", f"cut short, {data_bytes} of {wanted_bytes} bytes")
+    if wanted_bytes > _ARRAY_BYTES_MAX:
+        return Fault("damaged", f"claims {wanted_bytes} bytes, far more than features have")
+    if file.key is not None and wanted_bytes > max(_PACKED_BYTES_MAX, _PACKED_RATIO_MAX * packed_bytes):
+        return Fault("damaged", f"claims {wanted_bytes} bytes in {packed_bytes} packed ones")
+    rows, columns = rows_first(shape, file)
+    return Header(rows, columns, status.st_size)
+
+
+def rows_first(shape: tuple[int, ...], file: FeatureFile) -> tuple[int, ...]:
+    """Return `shape` without the batch axis of 1 that text encoders leave in front of (tokens, columns)."""
+    return shape[1:] if file.role == "text" and len(shape) == 3 and shape[0] == 1 else shape
+
+
+def reason(error: BaseException) -> str:
+    """Return in a few words why a file could not be read, without repeating its path."""
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Return shape, dtype and the header's length in bytes of the .npy that `stream` begins with."""
+    version = npy_format.read_magic(stream)
+    length_field = 2 if version == (1, 0) else 4
+    prefix = stream.read(length_field)
+    header = stream.read(min(int.from_bytes(prefix, "little"), _HEADER_BYTES_MAX))
+    shape, dtype = _parse_header(version, prefix + header)
+    return shape, dtype, npy_format.MAGIC_LEN + length_field + len(header)
+
+
+# Thousands of files share a few headers, and parsing one costs more than reading it.
+@lru_cache(maxsize=4096)
+def _parse_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], np.dtype]:
+    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    if version not in readers:  # 3.0 is for named columns, which no feature array has
+        raise ValueError(f"version {version[0]}.{version[1]} of the .npy format")
+    shape, _, dtype = readers[version](BytesIO(header))
+    return shape, dtype

@@ -1,0 +1,132 @@
+"""What the figure of one sample shows, as plain data.
+
+Letters: C clips, D channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qd_detr.gates.gating import GATING_TYPES
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SampleData:
+    """One sample's gates and what happens around them.
+
+    Attributes:
+        sample_id: The id as the user knows it.
+        gating_type: global, clipwise or elementwise.
+        attention_gates: One array per layer in its native shape, with or without leading axes of size 1:
+            global (1,), clipwise (C, 1) or (C,), elementwise (C, D). Valid clips only.
+        ffn_gates: The same for the FFN gate.
+        n_clips: Number of valid clips, C.
+        clip_length_s: Length of a clip in seconds.
+        duration_s: Length of the video in seconds, if known.
+        query: The sentence; None leaves it out.
+        vid: The video's name; None leaves it out.
+        attention_injection: |g * branch| / |residual| of the attention gate, (layers, C): how much audio enters.
+        ffn_injection: The same for the FFN gate, (layers, C): refinement of the fused features.
+        true_windows_s: Ground-truth windows, (n, 2) seconds. None: the sample is not annotated.
+        predicted_windows: Predicted windows, (n, 3): start and end in seconds, score; best first.
+        predicted_saliency: (C,), in the model's own unit.
+        annotated_saliency: (C,), mean of the annotators; NaN where a clip was not annotated.
+        annotated_saliency_max: The top of the annotators' scale.
+    """
+
+    sample_id: str
+    gating_type: str
+    attention_gates: Sequence[ArrayLike]
+    ffn_gates: Sequence[ArrayLike]
+    n_clips: int
+    clip_length_s: float = 2.0
+    duration_s: float | None = None
+    query: str | None = None
+    vid: str | None = None
+    attention_injection: ArrayLike | None = None
+    ffn_injection: ArrayLike | None = None
+    true_windows_s: ArrayLike | None = None
+    predicted_windows: ArrayLike | None = None
+    predicted_saliency: ArrayLike | None = None
+    annotated_saliency: ArrayLike | None = None
+    annotated_saliency_max: float = 4.0
+
+    @property
+    def n_layers(self) -> int:
+        """Number of fusion layers."""
+        return len(self.attention_gates)
+
+    @property
+    def end_s(self) -> float:
+        """Where the time axis ends: the video's end, or that of the last clip if it is later."""
+        return max(self.n_clips * self.clip_length_s, self.duration_s or 0.0)
+
+    @property
+    def clip_edges_s(self) -> FloatArray:
+        """Start of each clip and end of the last, (C + 1,)."""
+        return np.arange(self.n_clips + 1, dtype=np.float64) * self.clip_length_s
+
+    def gates(self, kind: str) -> list[FloatArray]:
+        """Give the gates of `kind` ("attention" or "ffn") per layer: (1,) global, (C,) clipwise, (C, D) elementwise.
+
+        Raises:
+            ValueError: A gate does not have the shape that the gating type says.
+        """
+        layers = self.attention_gates if kind == "attention" else self.ffn_gates
+        if self.gating_type not in GATING_TYPES:
+            raise ValueError(
+                f"sample {self.sample_id}: gating type must be one of {GATING_TYPES}, got {self.gating_type}"
+            )
+        if self.n_clips < 1 or len(layers) != self.n_layers or not self.n_layers:
+            raise ValueError(
+                f"sample {self.sample_id}: needs at least one clip and as many ffn as attention gates, got "
+                f"{self.n_clips} clips, {self.n_layers} attention and {len(self.ffn_gates)} ffn gates"
+            )
+        return [self._native(layer_idx, np.asarray(gate, dtype=float), kind) for layer_idx, gate in enumerate(layers)]
+
+    def _native(self, layer_idx: int, gate: FloatArray, kind: str) -> FloatArray:
+        n = self.n_clips
+        if self.gating_type == "global" and gate.size == 1:
+            return gate.reshape(1)
+        if self.gating_type == "clipwise" and gate.size == n:
+            return gate.reshape(n)
+        if (
+            self.gating_type == "elementwise"
+            and gate.ndim >= 2
+            and gate.shape[-2] == n
+            and gate.size == n * gate.shape[-1]
+        ):
+            return gate.reshape(n, gate.shape[-1])
+        raise ValueError(
+            f"sample {self.sample_id}, layer {layer_idx}: a {self.gating_type} {kind} gate of {n} clips "
+            f"cannot have the shape {gate.shape}"
+        )
+
+    def per_clip(self, name: str) -> FloatArray | None:
+        """Give a (layers, C) or (C,) attribute as an array, checked; None if it is not given."""
+        value = getattr(self, name)
+        if value is None:
+            return None
+        array = np.asarray(value, dtype=float)
+        expected = (self.n_layers, self.n_clips) if name.endswith("injection") else (self.n_clips,)
+        if array.shape != expected:
+            raise ValueError(f"sample {self.sample_id}: {name} must have the shape {expected}, got {array.shape}")
+        return array
+
+    def windows(self, name: str, columns: int) -> FloatArray | None:
+        """Give windows as an (n, columns) array, also for none at all; None if they are not given."""
+        value = getattr(self, name)
+        if value is None:
+            return None
+        array = np.asarray(value, dtype=float)
+        if not array.size:
+            return np.empty((0, columns))
+        if array.ndim != 2 or array.shape[1] < columns:
+            raise ValueError(f"sample {self.sample_id}: {name} must have the shape (n, {columns}), got {array.shape}")
+        return array[:, :columns]

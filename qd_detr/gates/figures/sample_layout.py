@@ -1,0 +1,193 @@
+"""The laid-out figure of one sample, whose panels can be given another sample's values."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+from qd_detr.gates.figures import style
+from qd_detr.gates.figures.sample_data import SampleData
+from qd_detr.gates.figures.sample_key import (
+    GAP_IN,
+    KINDS,
+    LEFT_IN,
+    MARGIN_IN,
+    PLOT_IN,
+    QUERY_LINE_IN,
+    QUERY_PT,
+    SHOWN_PREDICTIONS,
+    TITLE_IN,
+    LayoutKey,
+    StillKey,
+    query_lines,
+)
+from qd_detr.gates.figures.sample_panels import (
+    ABOVE,
+    ChannelStrip,
+    ClipwiseStrip,
+    GlobalPanel,
+    InjectionPanel,
+    MomentsPanel,
+    SaliencyPanel,
+    SamplePanel,
+    SpreadPanel,
+    TruthMarks,
+)
+from qd_detr.gates.figures.style import FigureScale
+from qd_detr.gates.figures.text import MISSING, MISSING_NOTE, printable, put_text, shorten
+
+_FACTS_PT, _FACT_LINE_IN = 7.5, 0.15
+_GLOBAL_ROW_IN, _GLOBAL_WIDTH_IN, _GLOBAL_GAP_IN = 0.19, 2.35, 0.78
+
+
+class SampleLayout:
+    """The figure of one `LayoutKey`. Build and update it under `style.house_style`.
+
+    Attributes:
+        figure: The figure.
+        moving: Every artist that a sample changes; all lie above everything else.
+    """
+
+    def __init__(self, key: LayoutKey, scale: FigureScale, dpi: float) -> None:
+        self.key = key
+        self.scale = scale
+        self._panels: list[SamplePanel] = []
+        self._time_axes: list[Axes] = []
+        self._still: StillKey | None = None
+        heights = _panel_heights(key)
+        heading = MARGIN_IN + key.n_query_lines * QUERY_LINE_IN + (0.06 if key.n_query_lines else 0)
+        top = heading + 2 * _FACT_LINE_IN + 0.02
+        time_axis = 0.3 if heights else 0.0
+        compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if key.gating_type == "global" else 0.0
+        total = top + sum(h + TITLE_IN + GAP_IN for h in heights.values()) + time_axis + compact + 0.3
+        self.figure = style.new_figure(total, dpi=dpi)
+        self._query = [
+            self._text(MARGIN_IN + line * QUERY_LINE_IN, size=QUERY_PT, weight="bold")
+            for line in range(key.n_query_lines)
+        ]
+        self._facts = [
+            self._text(heading + line * _FACT_LINE_IN, size=_FACTS_PT, color=style.NEUTRAL_COLOUR) for line in range(2)
+        ]
+        for name, height in heights.items():
+            top += TITLE_IN
+            self._add_panel(name, style.add_axes_inches(self.figure, LEFT_IN, top, PLOT_IN, height), height)
+            top += height + GAP_IN
+        for axes in self._time_axes:
+            axes.tick_params(labelbottom=axes is self._time_axes[-1])
+        if self._time_axes:
+            self._time_axes[-1].set_xlabel("time (s)", labelpad=1.5)
+        if compact:
+            self._add_global_panels(top + time_axis + TITLE_IN)
+        else:
+            self._add_colour_bar(top - GAP_IN + 0.1)
+        edges = "Dotted lines: edges of the ground-truth windows. " if key.truth and self._time_axes else ""
+        self._text(total - 0.2, size=7, color=style.NEUTRAL_COLOUR).set_text(edges + style.SIGN_CAVEAT)
+        self.moving: list[Artist] = [*self._query, *self._facts]
+        for panel in self._panels:
+            self.moving += panel.moving
+
+    def _text(self, top_in: float, **look: object) -> Text:
+        width, height = self.figure.get_size_inches()
+        return self.figure.text(MARGIN_IN / width, 1 - top_in / height, "", va="top", zorder=ABOVE, **look)  # type: ignore[arg-type]
+
+    def _add_panel(self, name: str, axes: Axes, height: float) -> None:
+        key, scale = self.key, self.scale
+        self._time_axes.append(axes)
+        kind, _, part = name.partition("_")
+        if name == "moments":
+            self._panels.append(MomentsPanel(axes, key, scale))
+            return
+        if key.truth:
+            self._panels.append(TruthMarks(axes, key, scale, on_colours=part == "strip"))
+        if name == "saliency":
+            self._panels.append(SaliencyPanel(axes, key, scale))
+        elif part == "injection":
+            self._panels.append(InjectionPanel(axes, key, scale, kind, height))
+        elif part == "spread":
+            self._panels.append(SpreadPanel(axes, key, scale, kind, height))
+        else:
+            strip = ClipwiseStrip if key.gating_type == "clipwise" else ChannelStrip
+            self._panels.append(strip(axes, key, scale, kind))
+
+    def _add_global_panels(self, top: float) -> None:
+        for column, kind in enumerate(KINDS):
+            left = LEFT_IN + column * (_GLOBAL_WIDTH_IN + _GLOBAL_GAP_IN)
+            axes = style.add_axes_inches(self.figure, left, top, _GLOBAL_WIDTH_IN, _GLOBAL_ROW_IN * self.key.n_layers)
+            self._panels.append(GlobalPanel(axes, self.key, self.scale, kind))
+
+    def _add_colour_bar(self, top: float) -> None:
+        axes = style.add_axes_inches(self.figure, LEFT_IN + PLOT_IN + 0.3, top, 1.0, 0.08)
+        limit = self.scale.gate_limit
+        axes.imshow(
+            np.linspace(-limit, limit, 256)[None],
+            cmap=style.GATE_COLOURS,
+            norm=self.scale.gate_norm,
+            aspect="auto",
+            extent=(-limit, limit, 0, 1),
+        )
+        axes.set_yticks([])
+        axes.set_xticks([-limit, 0, limit], [style.plain(-limit, 1), "0", style.plain(limit, 1)])
+        axes.tick_params(labelsize=7, pad=1.5)
+        axes.set_xlabel("gate", fontsize=7, labelpad=1)
+        axes.spines[["top", "right"]].set_visible(True)
+
+    def set_still(self, still: StillKey) -> None:
+        """Set the axis limits; what stays has to be drawn again after a change."""
+        if still == self._still:
+            return
+        for axes in self._time_axes:
+            axes.set_xlim(0, still.end_s)
+            axes.set_xticks(style.time_ticks(still.end_s))
+        for panel in self._panels:
+            panel.limit(still)
+        self._still = still
+
+    def update(self, data: SampleData) -> None:
+        """Show `data`, and nothing of the sample before."""
+        lines = query_lines(data)
+        for artist, line in zip([*self._query, *self._facts], lines + self._fact_lines(data, lines), strict=True):
+            put_text(artist, line)
+        for panel in self._panels:
+            panel.update(data)
+
+    def _fact_lines(self, data: SampleData, query: list[str]) -> list[str]:
+        room = style.PAGE_WIDTH_IN - 0.3
+        parts = [f"sample {printable(data.sample_id)}"]
+        if data.vid is not None:
+            parts.append(f"video {printable(data.vid)}")
+        first = shorten("  \N{MIDDLE DOT}  ".join(parts), room, _FACTS_PT)
+        parts = [] if data.duration_s is None else [f"{data.duration_s:g} s"]
+        parts += [
+            f"n = {style.counted(data.n_clips, 'clip')} of {data.clip_length_s:g} s",
+            f"{data.gating_type} gates, {style.counted(data.n_layers, 'layer')}",
+        ]
+        predictions = data.windows("predicted_windows", 3)
+        if predictions is not None and len(predictions) > SHOWN_PREDICTIONS:
+            parts.append(f"the best {SHOWN_PREDICTIONS} of {len(predictions)} predicted windows")
+        odd = sum(int((~np.isfinite(gate)).sum()) for kind in KINDS for gate in data.gates(kind))
+        if odd:
+            parts.append(f"{style.counted(odd, 'gate value')} not finite (grey)")
+        if any(MISSING in line for line in [first, *query]):
+            parts.append(MISSING_NOTE)
+        return [first, shorten("  \N{MIDDLE DOT}  ".join(parts), room, _FACTS_PT)]
+
+
+def _panel_heights(key: LayoutKey) -> dict[str, float]:
+    """Give the panels over time, from the top down, and their heights in inches."""
+    n = key.n_layers
+    heights: dict[str, float] = {}
+    if key.truth or key.n_predictions:
+        heights["moments"] = 0.06 + 0.135 * (int(key.truth) + key.n_predictions)
+    if any(key.saliency):
+        heights["saliency"] = 0.62
+    for kind, given in zip(KINDS, key.injection, strict=True):
+        if given:
+            heights[f"{kind}_injection"] = max(0.78, 0.135 * n)
+        if key.gating_type == "clipwise":
+            heights[f"{kind}_strip"] = n * (0.3 if n <= 4 else 0.19)
+        elif key.gating_type == "elementwise":
+            heights[f"{kind}_spread"] = max(0.72, 0.135 * n)
+            heights[f"{kind}_strip"] = n * (0.46 if n <= 4 else 0.24)
+    return heights

@@ -1,0 +1,419 @@
+"""AVIGATEFusionCustom: gated fusion of audio into video, layer by layer, with gates that can be watched.
+
+Letters: B batch, L clips (padded), D hidden_dim, G gate shape after the batch axis:
+global (1, 1), clipwise (L, 1), elementwise (L, D).
+
+Source of the equations: the legacy model's section "Gated fusion". Every parameter name is a file format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.model.attention import hooked, padding_of, self_attention
+from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates, SampleId
+
+
+@dataclass(frozen=True)
+class GateSite:
+    """Where a gate stands: its fusion layer (from 0) and its kind, "attention" or "ffn"."""
+
+    layer_idx: int
+    kind: str
+
+
+GateEdit = Callable[[GateSite, Tensor], Tensor]
+"""Given where a gate stands and its value (B, *G), returns the value to use in its place."""
+
+
+class GatingFunction(nn.Module):
+    """Two gates of one type from the joint audio-visual features: g = tanh(MLP([v | a])).
+
+    Attributes:
+        value_range: the interval that holds every gate, (-1, 1) for tanh; None where a subclass cannot tell.
+    """
+
+    value_range: tuple[float, float] | None = (-1.0, 1.0)
+
+    def __init__(self, hidden_dim: int, gating_type: str) -> None:
+        super().__init__()
+        self.gating_type = gating_type
+        width = hidden_dim if gating_type == "elementwise" else 1
+        self.mlp_mha = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
+        self.mlp_ffn = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
+
+    def squash(self, raw: Tensor) -> Tensor:
+        """Map the MLP's output to a gate inside `value_range`."""
+        return torch.tanh(raw)
+
+    def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the attention gate and the FFN gate, each (B, *G), of video and audio (B, L, D)."""
+        if self.gating_type == "global":
+            # Padding is averaged in: legacy checkpoints were trained so, and masking would move every gate.
+            joint = torch.cat([video.mean(dim=1), audio.mean(dim=1)], dim=-1).unsqueeze(1)  # (B, 1, 2D)
+        else:
+            joint = torch.cat([video, audio], dim=-1)  # (B, L, 2D)
+        return self._gate(self.mlp_mha, joint), self._gate(self.mlp_ffn, joint)
+
+    def _gate(self, mlp: nn.Sequential, joint: Tensor) -> Tensor:
+        # A user's own MLP, taken over as it is, may end in its Tanh; it must not be squashed twice.
+        return mlp(joint) if isinstance(mlp[-1], nn.Tanh) else self.squash(mlp(joint))
+
+
+class TwoLayers(nn.Sequential):
+    """Linear, ReLU, Linear. The ReLU works in place, but for a watched layer, whose output has to stay what it was."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (..., out_dim)."""
+        first, relu, last = self
+        inner = first(x)
+        return last(relu(inner) if hooked(first) or hooked(relu) else torch.relu_(inner))
+
+
+class GatedFusionLayer(nn.Module):
+    """One fusion layer: gated audio, gated feed-forward, self-attention over clips, feed-forward."""
+
+    def __init__(self, hidden_dim: int, n_heads: int, gating_type: str) -> None:
+        super().__init__()
+        self.gating_function = GatingFunction(hidden_dim, gating_type)
+        self.a_proj = nn.Linear(hidden_dim, hidden_dim)
+        self.out_proj = nn.Linear(hidden_dim, hidden_dim)
+        self.ffn1 = _two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
+        self.self_attention = nn.MultiheadAttention(hidden_dim, n_heads, batch_first=True)
+        self.ffn2 = _two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
+        self.norm1 = nn.LayerNorm(hidden_dim)
+        self.norm2 = nn.LayerNorm(hidden_dim)
+        self.norm3 = nn.LayerNorm(hidden_dim)
+        self.norm4 = nn.LayerNorm(hidden_dim)
+
+    def forward(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        pad_mask: Tensor | None = None,
+        edit: Callable[[str, Tensor], Tensor] | None = None,
+        gates: list[LayerGates] | None = None,
+        measure: bool = False,
+    ) -> Tensor:
+        """Return the layer's output (B, L, D) alone, so that a user's hook on the layer sees a tensor.
+
+        Args:
+            video, audio: (B, L, D).
+            pad_mask: (B, L), True = padding; masked as keys.
+            edit: given "attention" or "ffn" and that gate, returns the gate to use; None uses it as it is.
+            gates: if given, this layer's gates are appended to it.
+            measure: with them what each gate lets through (see `injection_of`); the output does not depend on it.
+        """
+        g_att, g_ffn = self.gating_function(video, audio)
+        if edit is not None:
+            g_att, g_ffn = edit("attention", g_att), edit("ffn", g_ffn)
+        branch = self.audio_branch(audio)
+        mixed, refined = self.add_audio(video, g_att, branch)
+        if gates is not None:
+            recorded = LayerGates(g_att, g_ffn)
+            if measure:
+                with torch.no_grad():
+                    recorded.attention_injection, recorded.attention_cosine = injection_of(g_att, branch, video)
+                    recorded.ffn_injection, recorded.ffn_cosine = injection_of(g_ffn, refined, mixed)
+            gates.append(recorded)
+        return self.relate_clips(mixed, g_ffn, refined, pad_mask)
+
+    # The layer in three steps, so that runs which differ in a gate alone can share what comes before it.
+
+    def audio_branch(self, audio: Tensor) -> Tensor:
+        """Return what the attention gate scales, (B, L, D): identity attention, each clip hears only its own audio."""
+        return self.out_proj(self.a_proj(self.norm1(audio)))
+
+    def add_audio(self, video: Tensor, g_att: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the video with the gated audio added, and what the FFN gate scales; both (B, L, D)."""
+        mixed = torch.addcmul(video, g_att, branch)
+        return mixed, self.ffn1(self.norm2(mixed))
+
+    def relate_clips(self, mixed: Tensor, g_ffn: Tensor, refined: Tensor, pad_mask: Tensor | None) -> Tensor:
+        """Return the layer's output (B, L, D) from what `add_audio` gave and the FFN gate."""
+        refined_video = torch.addcmul(mixed, g_ffn, refined)
+        related = self_attention(self.self_attention, self.norm3(refined_video), pad_mask) + refined_video
+        return self.ffn2(self.norm4(related)) + related
+
+
+def injection_of(gate: Tensor, branch: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+    """Return |g * branch| / |residual| and the cosine of g * branch to the residual, each (B, L).
+
+    gate (B, *G), branch and residual (B, L, D). Norms run over D. A zero residual gives injection 0 where nothing is
+    added and inf where something is; the cosine of a zero vector is 0.
+    """
+    length = torch.linalg.vector_norm(residual, dim=-1)
+    if gate.shape[-1] == 1:
+        # One gate for all channels scales the norm and keeps or flips the direction: no (B, L, D) product is needed.
+        scale = gate[..., 0]  # (B, 1) or (B, L)
+        branch_length = torch.linalg.vector_norm(branch, dim=-1)
+        added = scale.abs() * branch_length
+        along = torch.linalg.vecdot(branch, residual) * scale
+    else:
+        let_through = gate * branch
+        added = torch.linalg.vector_norm(let_through, dim=-1)
+        along = torch.linalg.vecdot(let_through, residual)
+    injection = torch.where(added == 0, added, added / length)
+    product = added * length
+    cosine = torch.where(product == 0, torch.zeros_like(along), along / product).clamp(-1.0, 1.0)
+    return injection, cosine
+
+
+class AVIGATEFusionCustom(nn.Module):
+    """Fuses projected audio into projected video through learned gates, and lets the gates be watched.
+
+    Args:
+        vid_dim, aud_dim: feature sizes of the inputs; both must equal `hidden_dim` (the features come projected).
+        hidden_dim: D. n_heads: heads of each layer's self-attention. num_layers: fusion layers.
+        gating_type: "global", "clipwise" or "elementwise".
+
+    Tracking never changes an output, to the bit.
+    """
+
+    def __init__(
+        self,
+        vid_dim: int,
+        aud_dim: int,
+        hidden_dim: int,
+        n_heads: int = 8,
+        num_layers: int = 1,
+        gating_type: str = "global",
+    ) -> None:
+        super().__init__()
+        if vid_dim != hidden_dim or aud_dim != hidden_dim:
+            raise ValueError(
+                f"vid_dim and aud_dim must equal hidden_dim (the features come projected); "
+                f"got vid_dim={vid_dim}, aud_dim={aud_dim}, hidden_dim={hidden_dim}"
+            )
+        if gating_type not in GATING_TYPES:
+            raise ValueError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {gating_type!r}")
+        if num_layers < 1:
+            raise ValueError(f"num_layers must be at least 1; got {num_layers}")
+        if hidden_dim % n_heads:
+            raise ValueError(
+                f"hidden_dim must be a multiple of n_heads; got hidden_dim={hidden_dim}, n_heads={n_heads}"
+            )
+        self.hidden_dim = hidden_dim
+        self.n_heads = n_heads
+        self.gating_type = gating_type
+        self.trained_gating_type = gating_type
+        self.fusion_layers = nn.ModuleList(
+            GatedFusionLayer(hidden_dim, n_heads, gating_type) for _ in range(num_layers)
+        )
+        self._recorder = GateRecorder(gating_type, hidden_dim)
+        self._watchers: list[GateRecorder] = []
+
+    @property
+    def num_layers(self) -> int:
+        """Number of fusion layers."""
+        return len(self.fusion_layers)
+
+    @property
+    def layers(self) -> list[GatedFusionLayer]:
+        """The fusion layers, first to last."""
+        return cast("list[GatedFusionLayer]", list(self.fusion_layers))
+
+    @property
+    def gate_range(self) -> tuple[float, float] | None:
+        """The interval that holds every gate of every layer, or None if a gating function does not know its own."""
+        ranges = [getattr(layer.gating_function, "value_range", None) for layer in self.layers]
+        known = [r for r in ranges if r is not None]
+        if len(known) < len(ranges):
+            return None
+        return min(r[0] for r in known), max(r[1] for r in known)
+
+    def switch_gating_type(self, gating_type: str) -> None:
+        """Run the same weights as global or clipwise gating; `trained_gating_type` keeps what they were trained as.
+
+        The two have weights of the same shapes but are different functions.
+
+        Raises:
+            ValueError: elementwise is involved; its gates have hidden_dim outputs, the others' one.
+        """
+        if gating_type == self.gating_type:
+            return
+        if {gating_type, self.gating_type} != {"global", "clipwise"}:
+            raise ValueError(
+                f"a fusion trained as {self.trained_gating_type} cannot run as {gating_type}: an elementwise gate has "
+                "hidden_dim outputs and the others one, so their weights differ in shape; only global and clipwise "
+                "can be exchanged"
+            )
+        self.gating_type = self._recorder.gating_type = gating_type
+        for layer in self.layers:
+            layer.gating_function.gating_type = gating_type
+
+    def forward(
+        self,
+        video_feat: Tensor,
+        audio_feat: Tensor,
+        video_mask: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the fused video (B, L, D) alone.
+
+        Args:
+            video_feat, audio_feat: (B, L, D), clip by clip; masks: (B, L), 1 = real, 0 = padding.
+            audio_mask: not used, as in the legacy model; each clip reads only its own audio.
+
+        Raises:
+            ValueError: inputs of unequal or wrong shape.
+        """
+        return self.fuse(video_feat, audio_feat, video_mask)
+
+    def fuse(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        video_mask: Tensor | None = None,
+        *,
+        edit: GateEdit | None = None,
+    ) -> Tensor:
+        """Run the layers and record their gates if tracking is on.
+
+        Args:
+            video: (B, L, D), the projected video.
+            audio: (B, L, D), the projected audio; the same enters every layer.
+            video_mask: (B, L), 1 = real.
+            edit: an intervention on the gates. It is a value of this call; nothing of it stays on the model.
+
+        Raises:
+            ValueError: inputs of unequal or wrong shape, or sample ids that do not fit the batch.
+        """
+        self._check_inputs(video, audio, video_mask)
+        recorders = [recorder for recorder in (self._recorder, *self._watchers) if recorder.tracking]
+        for recorder in recorders:
+            recorder.check_batch(len(video), replica=getattr(self, "_is_replica", False))
+        pad_mask = padding_of(video_mask)
+        layer_gates: list[LayerGates] | None = [] if recorders else None
+        measure = any(recorder.measure for recorder in recorders)
+        for layer_idx, layer in enumerate(self.fusion_layers):
+            video = layer(
+                video,
+                audio,
+                pad_mask,
+                None if edit is None else _at_layer(edit, layer_idx),
+                layer_gates,
+                measure,
+            )
+        if layer_gates is not None:
+            for recorder in recorders:
+                recorder.record(layer_gates, pad_mask, video.shape[1])
+        return video
+
+    def _check_inputs(self, video: Tensor, audio: Tensor, mask: Tensor | None) -> None:
+        if video.dim() != 3 or video.shape != audio.shape or video.shape[-1] != self.hidden_dim:
+            raise ValueError(
+                f"video and audio must both be (batch, clips, {self.hidden_dim}); "
+                f"got {tuple(video.shape)} and {tuple(audio.shape)}"
+            )
+        if mask is not None and mask.shape != video.shape[:2]:
+            raise ValueError(f"video_mask must be {tuple(video.shape[:2])}; got {tuple(mask.shape)}")
+
+    # -- the tracking API: thin, everything is delegated ------------------------------------------------------------
+
+    @property
+    def track_gates(self) -> bool:
+        """Whether forwards are being recorded."""
+        return self._recorder.tracking
+
+    @property
+    def gate_history(self) -> GateHistory:
+        """What has been recorded, by sample id; behaves as a dict."""
+        return self._recorder.read()
+
+    @property
+    def current_sample_id(self) -> SampleId | list[SampleId] | None:
+        """The id, or list of ids, under which the next forward is stored."""
+        return self._recorder.current_sample_id
+
+    def enable_gate_tracking(self, *, injection: bool = True, history: GateHistory | None = None) -> None:
+        """Start recording, with an empty history.
+
+        Args:
+            injection: also record |g * branch| / |residual| and its cosine per clip, layer and gate.
+            history: where to record; a new one in memory if not given.
+        """
+        self._recorder.start(GateHistory() if history is None else history, measure=injection)
+
+    def disable_gate_tracking(self) -> None:
+        """Stop recording and keep the history."""
+        self._recorder.stop()
+
+    def swap_recorder(self, recorder: GateRecorder | None) -> GateRecorder:
+        """Record with another recorder (a fresh one for None) and return the one before, to be put back later."""
+        before = self._recorder
+        self._recorder = GateRecorder(self.gating_type, self.hidden_dim) if recorder is None else recorder
+        return before
+
+    @contextmanager
+    def watched_by(self, recorder: GateRecorder) -> Iterator[None]:
+        """Let one more recorder see the forwards inside, under the ids set inside; the user's own tracking goes on."""
+        self._watchers.append(recorder)
+        try:
+            yield
+        finally:
+            self._watchers.remove(recorder)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether anybody records the forwards: the user's own tracking, or who watches."""
+        return any(recorder.tracking for recorder in (self._recorder, *self._watchers))
+
+    def set_current_sample_id(self, sample_id: SampleId | Sequence[SampleId] | None) -> None:
+        """Name the next forwards: one id for the whole batch, a list of one id per sample, or None for automatic ids.
+
+        Sticky until changed. Raises ValueError for a list with an id twice, TypeError for ids neither int nor str.
+        """
+        for recorder in (self._recorder, *self._watchers):
+            recorder.set_sample_id(sample_id)
+
+    def get_gate_statistics(self, sample_id: SampleId | None = None) -> dict[SampleId, dict[str, Any]]:
+        """Return {id: {"attention_stats": [per layer], "ffn_stats": [per layer], "layer_info": [per layer]}}.
+
+        Raises:
+            KeyError: that id is not there, or nothing has been recorded; so below.
+        """
+        from qd_detr.gates.analysis import samples  # what stands above is only asked for when a user calls for it
+
+        return samples.gate_statistics(self.gate_history, sample_id, self.gate_range)
+
+    def print_gate_summary(self, sample_id: SampleId | None = None) -> None:
+        """Print one line per sample, layer and gate."""
+        from qd_detr.gates.analysis import samples
+
+        print(samples.summary_text(self.gate_history, sample_id, self.gate_range))
+
+    def save_gate_analysis(self, directory: str | Path, sample_id: SampleId | None = None) -> None:
+        """Write `gate_analysis_{id}.png` per sample and `gate_statistics_{id or all}.json` into `directory`."""
+        from qd_detr.gates.results import sample_files
+
+        sample_files.save_analysis(self.gate_history, directory, sample_id, self.gate_range)
+
+    def compare_samples_gates(
+        self, sample_ids: Sequence[SampleId], directory: str | Path | None = None
+    ) -> dict[SampleId, dict[str, list[float]]]:
+        """Return {id: {"att_means": [per layer], "ffn_means": [per layer]}}; draw `gate_comparison.png` if asked."""
+        from qd_detr.gates.analysis import samples
+        from qd_detr.gates.results import sample_files
+
+        means = samples.layer_means(self.gate_history, sample_ids)
+        if directory is not None:
+            sample_files.save_comparison(self.gate_history, sample_ids, directory, self.gate_range)
+        return means
+
+
+def _at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]:
+    return lambda kind, gate: edit(GateSite(layer_idx, kind), gate)
+
+
+def _two_layers(in_dim: int, inner_dim: int, out_dim: int) -> nn.Sequential:
+    return TwoLayers(nn.Linear(in_dim, inner_dim), nn.ReLU(), nn.Linear(inner_dim, out_dim))

@@ -1,0 +1,1 @@
+"""The QD-DETR model: torch alone, no file and no flag."""

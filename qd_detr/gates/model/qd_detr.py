@@ -1,0 +1,211 @@
+"""QD-DETR with AVIGATE fusion, complete: projections, fusion, transformer, heads.
+
+Letters: B batch, L clips, T tokens, Q slots, D hidden. Masks are 1 = real, 0 = padding.
+
+The way through it is cut in three so that a caller can keep what does not change between runs:
+`project` (features -> hidden size), `fusion.fuse` (audio into video), `decode` (everything after).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qd_detr.gates.fusion import AVIGATEFusionCustom, GateEdit
+from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.attention import padding_of
+from qd_detr.gates.model.heads import MLP, input_projection, inverse_sigmoid
+from qd_detr.gates.model.positions import TextPosition, clip_positions
+from qd_detr.gates.model.transformer import Transformer, legacy_mixing_mask
+
+Outputs = dict[str, Any]
+
+
+@dataclass
+class Projected:
+    """Features at hidden size: video and audio (B, L, D), text (B, T, D), and the masks (B, L) and (B, T)."""
+
+    video: Tensor
+    audio: Tensor
+    text: Tensor
+    vid_mask: Tensor
+    txt_mask: Tensor
+
+
+class QDDETR(nn.Module):
+    """Moment retrieval and highlight detection from video, audio and a sentence.
+
+    Attributes:
+        fusion: the gated fusion; also `avigate_fusion`. Its state-dict prefix is `fusion.`, as in legacy checkpoints.
+        architecture: what it was built from.
+        options: every option of the run it comes from, if it comes from a checkpoint.
+    """
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        dim = a.hidden_dim
+        self.architecture = a
+        self.options: dict[str, Any] = {}
+        # In the order in which the legacy code drew its weights: with the same seed, both start from the same ones.
+        self.transformer = Transformer(dim, a.n_heads, a.enc_layers, a.dec_layers, a.dim_feedforward, a.dropout)
+        self.txt_position_embed = TextPosition(a.max_q_l, dim, a.input_dropout)
+        self.span_embed = MLP(dim, dim, dim, 2)
+        self.class_embed = nn.Linear(dim, 2)
+        self.query_embed = nn.Embedding(a.num_queries, 2)
+        self.input_txt_proj = input_projection(a.text_dim, dim, a.n_input_proj, a.input_dropout)
+        self.fusion = AVIGATEFusionCustom(dim, dim, dim, a.fusion_n_heads, a.fusion_layers, a.gating_type)
+        self.input_vid_proj = input_projection(a.video_dim, dim, a.n_input_proj, a.input_dropout)
+        self.input_aud_proj = input_projection(a.audio_dim, dim, a.n_input_proj, a.input_dropout)
+        if a.contrastive_hdim is not None:
+            self.contrastive_align_projection_query = nn.Linear(dim, a.contrastive_hdim)
+            self.contrastive_align_projection_txt = nn.Linear(dim, a.contrastive_hdim)
+            self.contrastive_align_projection_vid = nn.Linear(dim, a.contrastive_hdim)
+        self.saliency_proj1 = nn.Linear(dim, dim)
+        self.saliency_proj2 = nn.Linear(dim, dim)
+        self.global_rep_token = nn.Parameter(torch.randn(dim))
+        self.global_rep_pos = nn.Parameter(torch.randn(dim))
+
+    @property
+    def avigate_fusion(self) -> AVIGATEFusionCustom:
+        """The gated fusion, under the name that users' scripts know."""
+        return self.fusion
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The parameters' dtype; inputs are brought to it."""
+        return self.global_rep_token.dtype
+
+    def forward(
+        self,
+        src_txt: Tensor | Mapping[str, Any],
+        src_txt_mask: Tensor | None = None,
+        src_vid: Tensor | None = None,
+        src_vid_mask: Tensor | None = None,
+        src_aud: Tensor | None = None,
+        src_aud_mask: Tensor | None = None,
+        *,
+        gate_edit: GateEdit | None = None,
+        legacy_batch_mask: bool = False,
+    ) -> Outputs:
+        """Return the outputs of a batch: `model(batch)` with the dataset's dict, or the legacy keyword call.
+
+        Args:
+            src_txt: (B, T, Dt), or a mapping with all of these names. src_vid: (B, L, Dv). src_aud: (B, L, Da).
+            src_txt_mask, src_vid_mask: (B, T), (B, L), 1 = real; None means all real. src_aud_mask: not used.
+            gate_edit: an intervention on the gates, for this call alone.
+            legacy_batch_mask: mix masks between samples as legacy batches did (see `legacy_mixing_mask`).
+
+        Returns:
+            pred_logits (B, Q, 2; foreground first), pred_spans (B, Q, 2; centre and width as fractions),
+            saliency_scores (B, L), video_mask (B, L). In training mode also saliency_scores_neg (B, L) and
+            aux_outputs, a list of {pred_logits, pred_spans} of the earlier decoder layers.
+
+        Raises:
+            TypeError: an input is missing.
+        """
+        if isinstance(src_txt, Mapping):
+            batch = src_txt
+            missing = [name for name in ("src_txt", "src_vid", "src_aud") if batch.get(name) is None]
+            if missing:
+                raise TypeError(f"the batch lacks {', '.join(missing)}; it has {', '.join(map(str, batch))}")
+            src_txt, src_txt_mask = batch["src_txt"], batch.get("src_txt_mask")
+            src_vid, src_vid_mask = batch["src_vid"], batch.get("src_vid_mask")
+            src_aud = batch["src_aud"]
+        if src_vid is None or src_aud is None:
+            raise TypeError("src_vid and src_aud are needed: this model fuses audio into video")
+        assert not isinstance(src_txt, Mapping)
+        projected = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
+        fused = self.fusion.fuse(projected.video, projected.audio, projected.vid_mask, edit=gate_edit)
+        return self.decode(fused, projected, legacy_batch_mask=legacy_batch_mask, training_extras=self.training)
+
+    def project(
+        self,
+        src_txt: Tensor,
+        src_txt_mask: Tensor | None,
+        src_vid: Tensor,
+        src_vid_mask: Tensor | None,
+        src_aud: Tensor,
+    ) -> Projected:
+        """Bring features to the hidden size, on the model's device and in its dtype."""
+        device, dtype = self.global_rep_token.device, self.dtype
+        vid_mask = src_vid.new_ones(src_vid.shape[:2]) if src_vid_mask is None else src_vid_mask
+        txt_mask = src_txt.new_ones(src_txt.shape[:2]) if src_txt_mask is None else src_txt_mask
+        return Projected(
+            video=self.input_vid_proj(src_vid.to(device, dtype, non_blocking=True)),
+            audio=self.project_audio(src_aud),
+            text=self.input_txt_proj(src_txt.to(device, dtype, non_blocking=True)),
+            vid_mask=vid_mask.to(device, non_blocking=True),
+            txt_mask=txt_mask.to(device, non_blocking=True),
+        )
+
+    def project_audio(self, src_aud: Tensor) -> Tensor:
+        """Bring audio alone to the hidden size, (B, L, D): runs that differ in it share the rest of `project`."""
+        return self.input_aud_proj(src_aud.to(self.global_rep_token.device, self.dtype, non_blocking=True))
+
+    def decode(
+        self,
+        fused: Tensor,
+        projected: Projected,
+        *,
+        legacy_batch_mask: bool = False,
+        training_extras: bool = False,
+    ) -> Outputs:
+        """Return the outputs from fused video (B, L, D).
+
+        training_extras adds the second pass with another sample's text and the earlier decoder layers' outputs;
+        inference needs neither and pays for neither.
+        """
+        vid_mask = projected.vid_mask
+        video_pos = clip_positions(vid_mask, self.architecture.hidden_dim).to(fused.dtype)
+        vid_pad = padding_of(vid_mask)
+        memory = self._memory(fused, video_pos, vid_pad, projected.text, projected, legacy_batch_mask)
+        layers = self.transformer.decoder(self.query_embed.weight, memory[:, 1:], video_pos, vid_pad)
+        heads = [self._heads(slots, reference) for slots, reference in (layers if training_extras else layers[-1:])]
+        outputs: Outputs = {**heads[-1], "saliency_scores": self._saliency(memory), "video_mask": vid_mask}
+        if training_extras:
+            outputs["aux_outputs"] = heads[:-1]
+            shifted = Projected(
+                projected.video, projected.audio, projected.text.roll(-1, 0), vid_mask, projected.txt_mask.roll(-1, 0)
+            )
+            other = self._memory(fused, video_pos, vid_pad, shifted.text, shifted, legacy_batch_mask)
+            outputs["saliency_scores_neg"] = self._saliency(other)
+        return outputs
+
+    def _memory(
+        self,
+        fused: Tensor,
+        video_pos: Tensor,
+        vid_pad: Tensor | None,
+        text: Tensor,
+        masks: Projected,
+        legacy_batch_mask: bool,
+    ) -> Tensor:
+        mixing = None
+        if legacy_batch_mask:
+            mixing = legacy_mixing_mask(masks.vid_mask, masks.txt_mask, self.architecture.n_heads)
+        return self.transformer.encode(
+            fused,
+            video_pos,
+            vid_pad,
+            text,
+            self.txt_position_embed(text) if self.architecture.use_txt_pos else None,
+            padding_of(masks.txt_mask),
+            self.global_rep_token,
+            self.global_rep_pos,
+            mixing,
+        )
+
+    def _heads(self, slots: Tensor, reference: Tensor) -> Outputs:
+        spans = (self.span_embed(slots) + inverse_sigmoid(reference)).sigmoid()
+        return {"pred_logits": self.class_embed(slots), "pred_spans": spans}
+
+    def _saliency(self, memory: Tensor) -> Tensor:
+        clips = self.saliency_proj1(memory[:, 1:])  # (B, L, D)
+        token = self.saliency_proj2(memory[:, :1])  # (B, 1, D)
+        return (clips * token).sum(dim=-1) / math.sqrt(self.architecture.hidden_dim)

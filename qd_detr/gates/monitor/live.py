@@ -1,0 +1,177 @@
+"""GateMonitor: sees the validation passes of a training loop, whoever wrote it."""
+
+from __future__ import annotations
+
+import logging
+import operator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, SupportsIndex
+
+from torch import Tensor, nn
+
+from qd_detr.gates.analysis.collect import GateCollector
+from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.fusion import AVIGATEFusionCustom
+from qd_detr.gates.monitor.metrics import plain_metrics
+from qd_detr.gates.monitor.writing import EpochWriter
+from qd_detr.gates.results.analyzer import facts_of
+from qd_detr.gates.tracking.entries import GateEntry, SampleId
+from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class EpochSeen:
+    """A monitored validation pass.
+
+    Attributes:
+        epoch: its number.
+        metrics: for the caller to fill, name -> number; what is no finite number is left out of the figures.
+    """
+
+    epoch: int
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class GateMonitor:
+    """Records the gates of validation passes and writes how they evolve.
+
+    Args:
+        model: any model with `avigate_fusion`, also inside DataParallel, DistributedDataParallel or torch.compile; or the
+            fusion itself. Of several processes, one makes a monitor.
+        directory: gets `epoch_N/` (the usual tree without per-sample files) and `gate_evolution.json` and `.png`.
+            Epochs found there are taken for earlier ones of the same training, up to the first that is watched now.
+        figures: also draw each epoch's figures.
+        tensorboard: also write TensorBoard scalars and histograms into `directory/tensorboard` where it is installed.
+        strict: raise what goes wrong in an epoch. Otherwise it is logged as a warning and the training goes on: an
+            epoch that could not be recorded costs less than a training that stops.
+
+    Raises:
+        TypeError: a model without such a fusion.
+        RequestError: the directory cannot be written to, or holds the evolution of another model.
+
+    It changes nothing about training: what you track yourself goes on beside it, no random number is drawn, and outputs
+    are the same to the bit. Gates are added up and not kept; of each sample a row of numbers stays until its epoch is
+    written. A sample seen twice in one pass counts twice.
+
+    `gate_evolution.json` is up to date after every epoch. Its figure is drawn while the run goes on if drawing takes at
+    most 1 % of the run's time, and in any case by `close`, which the end of the program calls if nobody did.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        directory: str | Path = "training_analysis",
+        *,
+        figures: bool = False,
+        tensorboard: bool = True,
+        strict: bool = False,
+    ) -> None:
+        self.fusion = _fusion_of(model)
+        self.strict = strict
+        self._writer = EpochWriter(
+            Path(directory), figures=figures, tensorboard=tensorboard, continued=facts_of(self.fusion)
+        )
+
+    @contextmanager
+    def epoch(self, epoch: SupportsIndex) -> Iterator[EpochSeen]:
+        """Record the gates of the forwards inside; on leaving, write this epoch and the evolution so far.
+
+        A pass that raises is not recorded; one without a forward is an error (see `strict`).
+
+        Raises:
+            TypeError: `epoch` is no whole number.
+        """
+        seen = EpochSeen(operator.index(epoch))
+        facts = facts_of(self.fusion)
+        collector = GateCollector(facts)
+        recorder = _Watching(facts.gating_type, facts.hidden_dim)
+        recorder.start(_Passing(collector), measure=True, warn=False)
+        with self.fusion.watched_by(recorder):
+            yield seen
+            recorder.finish()  # the last batch may still be on its way from the device
+        try:
+            self._write(seen, collector, recorder.failure)
+        except Exception as error:  # a training must not end because of who watches it
+            if self.strict:
+                raise
+            expected = isinstance(error, (RequestError, RunError, OSError))
+            logger.warning("the gates of epoch %d were not recorded: %s", seen.epoch, error, exc_info=not expected)
+
+    def close(self) -> None:
+        """Draw what of the evolution's figure is outstanding. The monitor can still be used afterwards."""
+        self._writer.close()
+
+    def _write(self, seen: EpochSeen, collector: GateCollector, failure: Exception | None) -> None:
+        if failure is not None:
+            raise RunError(str(failure)) from failure
+        analysis = collector.result()
+        if not analysis.rows:
+            raise RunError(
+                f"no forward of the fusion was seen in epoch {seen.epoch}; put the validation pass inside the context"
+            )
+        self._writer.write(seen.epoch, analysis, plain_metrics(seen.metrics))
+
+
+def _fusion_of(model: nn.Module) -> AVIGATEFusionCustom:
+    inner: Any = model
+    while not isinstance(inner, AVIGATEFusionCustom):
+        # torch.compile keeps the model under `_orig_mod`, the parallel wrappers under `module`.
+        below = next(
+            (b for name in ("avigate_fusion", "_orig_mod", "module") if (b := getattr(inner, name, None))), None
+        )
+        if below is None or below is inner:
+            raise TypeError(
+                f"GateMonitor needs a model with avigate_fusion that can be tracked; got {type(model).__name__}"
+            )
+        inner = below
+    return inner
+
+
+class _Passing(GateHistory):
+    """A history that adds entries up as they come and keeps none."""
+
+    def __init__(self, collector: GateCollector) -> None:
+        super().__init__(0)
+        self._collector = collector
+
+    def __setitem__(self, sample_id: SampleId, entry: GateEntry) -> None:
+        self._collector.add(sample_id, entry)
+
+
+class _Watching(GateRecorder):
+    """A recorder that never raises into the forward it watches: it stops at the first failure and keeps it."""
+
+    def __init__(self, gating_type: str, hidden_dim: int) -> None:
+        super().__init__(gating_type, hidden_dim)
+        self.failure: Exception | None = None
+
+    def check_batch(self, batch_size: int, *, replica: bool) -> None:
+        try:
+            super().check_batch(batch_size, replica=replica)
+        except (ValueError, RuntimeError) as error:
+            self._stop_at(error)
+
+    def record(self, layers: list[LayerGates], pad_mask: Tensor | None, n_clips: int) -> None:
+        if not self.tracking:
+            return
+        try:
+            super().record(layers, pad_mask, n_clips)
+        except Exception as error:  # whatever it is, it is not the validation's fault
+            self._stop_at(error)
+
+    def finish(self) -> None:
+        """Take in what is still on its way."""
+        try:
+            self.read()
+        except Exception as error:
+            self._stop_at(error)
+
+    def _stop_at(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        self.stop()

@@ -1,0 +1,8 @@
+"""`python -m qd_detr.gates.planted`: make the planted data set."""
+
+import sys
+
+from qd_detr.gates.data.planted import main
+
+if __name__ == "__main__":
+    sys.exit(main())

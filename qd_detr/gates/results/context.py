@@ -1,0 +1,73 @@
+"""What is known of a sample besides its gates, and what is known of a whole run: plain data for files and figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tqdm import tqdm
+
+from qd_detr.gates.analysis.collect import GateAnalysis
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.tracking.entries import SampleId
+from qd_detr.gates.tracking.history import GateHistory
+
+
+@dataclass(frozen=True)
+class SampleContext:
+    """A sample's annotation and prediction, as far as they are known.
+
+    line is the sample's submission line; n_clips its valid clips of clip_length_s seconds each.
+    """
+
+    sample_id: SampleId
+    query: Query | None = None
+    n_clips: int | None = None
+    clip_length_s: float = 2.0
+    line: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """Which files a run writes.
+
+    compare: None for no comparison figure, () for a telling few samples, else ids as text. lang: the report's language.
+    """
+
+    figures: bool = True
+    sample_figures: bool = True
+    figure_format: str = "png"
+    compare: tuple[str, ...] | None = None
+    seed: int = 0
+    quiet: bool = True
+    lang: str = "en"
+
+    @contextmanager
+    def progress(self, total: int, what: str) -> Iterator[Callable[[int], None]]:
+        """Show a bar while something is done `total` times; the function yielded takes how many are done."""
+        # None: shown where stderr is a terminal.
+        with tqdm(total=total, desc=what, unit=what.rstrip("s"), disable=True if self.quiet else None) as bar:
+            yield lambda done: bar.update(done - bar.n)
+
+
+@dataclass
+class RunFindings:
+    """Everything computed in a run; figures and report only read it.
+
+    Attributes:
+        contexts: one per sample, in annotation order (recording order without annotations).
+        sections: further results by name, JSON-ready: "metrics", "alignment", "audit", ...
+        notes: how the run was made; empty for gates recorded by a user's own loop.
+        extra_figures: (relative path, caption) of figures that a user's own visualizations added.
+    """
+
+    analysis: GateAnalysis
+    contexts: Sequence[SampleContext]
+    history: GateHistory
+    names: dict[SampleId, str]
+    lines: Sequence[dict[str, Any]] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+    sections: dict[str, Any] = field(default_factory=dict)
+    extra_figures: list[tuple[str, str]] = field(default_factory=list)

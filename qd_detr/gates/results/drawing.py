@@ -1,0 +1,281 @@
+"""The figures of a results tree: hands what was computed to the plotting functions and saves what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qd_detr.gates.analysis.collect import GateAnalysis
+from qd_detr.gates.analysis.statistics import SampleRow
+from qd_detr.gates.figures.clustering import ClusteringData, NoGroups, cluster_profiles, plot_clustering
+from qd_detr.gates.figures.comparison import MAX_COMPARED, ComparisonData, plot_comparison
+from qd_detr.gates.figures.distributions import (
+    GateDistribution,
+    LayerSummary,
+    OverallData,
+    plot_layer_distributions,
+    plot_overall,
+)
+from qd_detr.gates.figures.patterns import PatternData, plot_activation_patterns
+from qd_detr.gates.figures.sample import plot_sample
+from qd_detr.gates.figures.sample_data import SampleData
+from qd_detr.gates.figures.sample_pool import write_sample_figures
+from qd_detr.gates.figures.style import FigureScale, round_up, save_figure
+from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.gates.results.drawing_findings import finding_figures
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.tracking.entries import GATE_KEYS, GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, samples_of
+
+ValueRange = tuple[float, float] | None
+Figures = list[tuple[str, str]]
+
+
+def sample_data(context: SampleContext, entry: GateEntry) -> Iterator[SampleData]:
+    """Yield what a figure shows of an entry's samples; an entry of several gives one each."""
+    samples = list(samples_of(entry))
+    query, line = context.query, context.line
+    for b, arrays in enumerate(samples):
+        n_clips = int(entry["valid_lengths"][b])
+        name = str(context.sample_id) if len(samples) == 1 else f"{context.sample_id}[{b}]"
+        injections = {
+            kind: np.stack(arrays[INJECTION_KEYS[kind]]) if INJECTION_KEYS[kind] in arrays else None
+            for kind in GATE_KINDS
+        }
+        yield SampleData(
+            sample_id=name,
+            gating_type=entry["layer_info"][0]["gating_type"],
+            attention_gates=arrays[GATE_KEYS["attention"]],
+            ffn_gates=arrays[GATE_KEYS["ffn"]],
+            n_clips=n_clips,
+            clip_length_s=context.clip_length_s,
+            duration_s=query.duration_s if query else None,
+            query=query.query if query else None,
+            vid=query.vid if query else None,
+            attention_injection=injections["attention"],
+            ffn_injection=injections["ffn"],
+            true_windows_s=np.array(query.relevant_windows) if query and query.relevant_windows is not None else None,
+            predicted_windows=np.array(line["pred_relevant_windows"]).reshape(-1, 3) if line else None,
+            predicted_saliency=np.array(line["pred_saliency_scores"]) if line else None,
+            annotated_saliency=_annotated(context, n_clips),
+        )
+
+
+def _annotated(context: SampleContext, n_clips: int) -> np.ndarray | None:
+    query = context.query
+    if query is None or query.relevant_clip_ids is None or query.saliency_scores is None:
+        return None
+    saliency = np.zeros(n_clips)
+    for clip, scores in zip(query.relevant_clip_ids, query.saliency_scores, strict=False):
+        if clip < n_clips:
+            saliency[clip] = np.mean(scores)
+    return saliency
+
+
+def draw_sample(path: Path, context: SampleContext, entry: GateEntry, value_range: ValueRange) -> None:
+    """Draw one recorded entry; one of several samples is drawn by its first and says so in its name."""
+    data = next(iter(sample_data(context, entry)))
+    save_figure(plot_sample(data, _scale(value_range, [entry])), path)
+
+
+def draw_comparison(path: Path, chosen: Sequence[tuple[SampleContext, GateEntry]], value_range: ValueRange) -> None:
+    """Draw recorded entries side by side; more than fit one figure continue in `{name}_2`, `{name}_3`, ..."""
+    samples = [data for context, entry in chosen for data in sample_data(context, entry)]
+    scale = _scale(value_range, [entry for _, entry in chosen])
+    for page, first in enumerate(range(0, len(samples), MAX_COMPARED), start=1):
+        target = path if page == 1 else path.with_stem(f"{path.stem}_{page}")
+        save_figure(plot_comparison(ComparisonData(samples[first : first + MAX_COMPARED]), scale), target)
+
+
+def _scale(value_range: ValueRange, entries: Sequence[GateEntry]) -> FigureScale:
+    gates = [np.abs(a).max(initial=0.0) for entry in entries for key in GATE_KEYS.values() for a in entry[key]]
+    largest = float(max(gates, default=1.0)) or 1.0
+    return FigureScale.for_gates(value_range, (-largest, largest))
+
+
+def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -> tuple[Figures, list[str]]:
+    """Draw a run's figures into its tree; return (relative path, caption) of those made and sentences on the others."""
+    if not options.figures:
+        return [], ["Figures were left out, as asked."]
+    analysis = findings.analysis
+    suffix = options.figure_format
+    scale = run_scale(analysis)
+    made: Figures = []
+    notes: list[str] = []
+
+    def save(figure: Any, name: str, caption: str) -> None:
+        save_figure(figure, tree.path(f"{name}.{suffix}"))
+        made.append((f"{name}.{suffix}", caption))
+
+    overall = overall_data(findings)
+    pattern = pattern_data(findings)
+    save(plot_overall(overall, scale), "overall_statistics", "Distribution of all gates, mean and spread per layer.")
+    save(plot_layer_distributions(overall, scale), "layer_distributions", "Distribution per layer and gate.")
+    save(plot_activation_patterns(pattern, scale), "activation_patterns", "Samples x layers: injection and mean gate.")
+    for name, figure, caption in finding_figures(findings):
+        save(figure, name, caption)
+    profiles, profile_names, what = _profiles(analysis)
+    groups = cluster_profiles(profiles, seed=options.seed)
+    if isinstance(groups, NoGroups):
+        notes.append(f"Samples were not grouped. {groups.reason}")
+    else:
+        clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings), what)
+        save(plot_clustering(clustering, scale), "gate_clustering", "Groups of samples with alike gate profiles.")
+    if options.compare is not None:
+        chosen = compared_ids(findings, options.compare)
+        contexts = {context.sample_id: context for context in findings.contexts}
+        pairs = [(contexts.get(i, SampleContext(i)), findings.history[i]) for i in chosen]
+        draw_comparison(tree.path(f"comparisons/gate_comparison.{suffix}"), pairs, analysis.facts.gate_range)
+        made.append((f"comparisons/gate_comparison.{suffix}", f"Samples side by side: {', '.join(map(str, chosen))}."))
+    if options.sample_figures:
+        _draw_samples(tree, findings, scale, options)
+        notes.append(
+            f"`individual_samples/` holds a figure and a details file for each of the {len(findings.contexts)} samples."
+        )
+    return made + findings.extra_figures, notes
+
+
+def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, options: OutputOptions) -> None:
+    def items() -> Iterator[tuple[str, SampleData]]:
+        for context in findings.contexts:
+            for b, data in enumerate(sample_data(context, findings.history[context.sample_id])):
+                # An entry of several samples gives its first figure the entry's name.
+                name = findings.names[context.sample_id if b == 0 else data.sample_id]
+                yield f"gate_analysis_{name}.{options.figure_format}", data
+
+    folder = tree.path("individual_samples/x").parent
+    few = len(findings.contexts) < 24  # starting workers costs more than drawing these
+    with options.progress(len(findings.contexts), "figures") as report:
+        write_sample_figures(items(), folder, scale, workers=0 if few else None, progress=report)
+
+
+def run_scale(analysis: GateAnalysis) -> FigureScale:
+    """Return the one scale of all figures of a run."""
+    overall = [analysis.statistics[f"{kind}_gates"] for kind in GATE_KINDS]
+    injection = [_injection_top(entry["injection"]) if entry["injection"] else None for entry in overall]
+    return FigureScale.for_gates(
+        analysis.facts.gate_range,
+        (min(e["min"] for e in overall), max(e["max"] for e in overall)),
+        attention_injection_max=injection[0] or None,
+        ffn_injection_max=injection[1] or None,
+    )
+
+
+def _injection_top(injection: Mapping[str, Any]) -> float:
+    # One outlier must not flatten every other sample's line; up to twice the 99th percentile nothing is cut.
+    return round_up(min(injection["max"], 2 * injection["percentiles"]["99"]))
+
+
+def compared_ids(findings: RunFindings, asked: Sequence[str]) -> list[SampleId]:
+    """Return the samples asked for, or without any a telling few: least, middle and most audio."""
+    if asked:
+        by_text = {str(sample_id): sample_id for sample_id in findings.history}
+        return [by_text[one] for one in dict.fromkeys(asked)]
+    rows = [row for row in findings.analysis.rows if row.sample_id in findings.history]
+    ranked = sorted(rows, key=_audio)
+    picks = np.unique(np.linspace(0, len(ranked) - 1, min(5, len(ranked))).round().astype(int))
+    return [ranked[i].sample_id for i in picks[::-1]]
+
+
+def _audio(row: SampleRow) -> float:
+    values = [gate.abs_mean if gate.injection_mean is None else gate.injection_mean for gate in row.attention]
+    return sum(values) / len(values)
+
+
+def overall_data(findings: RunFindings) -> OverallData:
+    """Return what the distribution figures show."""
+    analysis = findings.analysis
+    return OverallData(
+        gating_type=analysis.facts.gating_type,
+        n_samples=len(analysis.rows),
+        n_videos=_n_videos(findings),
+        attention=_distribution(analysis, "attention"),
+        ffn=_distribution(analysis, "ffn"),
+        attention_injection=_injection_summary(analysis, "attention"),
+        ffn_injection=_injection_summary(analysis, "ffn"),
+    )
+
+
+def _n_videos(findings: RunFindings) -> int | None:
+    vids = {context.query.vid for context in findings.contexts if context.query is not None}
+    return len(vids) or None
+
+
+def _layer_entries(analysis: GateAnalysis, kind: str) -> list[dict[str, Any]]:
+    return [analysis.statistics["layer_statistics"][str(i)][kind] for i in range(analysis.facts.num_layers)]
+
+
+def _distribution(analysis: GateAnalysis, kind: str) -> GateDistribution:
+    entries = _layer_entries(analysis, kind)
+    histograms = [entry["histogram"] for entry in entries]
+    magnitudes = [entry["magnitude"]["histogram"] for entry in entries]
+    edges, counts = _common(histograms)
+    magnitude_edges, magnitude_counts = _common(magnitudes)
+    return GateDistribution(edges, counts, _summary(entries), magnitude_edges, magnitude_counts)
+
+
+def _common(histograms: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    from qd_detr.gates.figures.distributions import rebin
+
+    edges = [np.asarray(h["edges"], float) for h in histograms]
+    if all(np.array_equal(e, edges[0]) for e in edges):
+        return edges[0], np.array([h["counts"] for h in histograms])
+    # Gates of unknown range have bins of their own per layer.
+    target = np.linspace(min(e[0] for e in edges), max(e[-1] for e in edges), 129)
+    return target, np.concatenate(
+        [rebin(e, np.array([h["counts"]]), target)[1] for e, h in zip(edges, histograms, strict=True)]
+    )
+
+
+def _summary(entries: Sequence[Mapping[str, Any]]) -> LayerSummary:
+    p = [entry["percentiles"] for entry in entries]
+    return LayerSummary(
+        mean=np.array([e["mean"] for e in entries]),
+        p05=np.array([q["5"] for q in p]),
+        p25=np.array([q["25"] for q in p]),
+        median=np.array([e["median"] for e in entries]),
+        p75=np.array([q["75"] for q in p]),
+        p95=np.array([q["95"] for q in p]),
+    )
+
+
+def _injection_summary(analysis: GateAnalysis, kind: str) -> LayerSummary | None:
+    if not analysis.has_injection:
+        return None
+    return LayerSummary.of_values(_column(analysis, kind, "injection_mean"))
+
+
+def _column(analysis: GateAnalysis, kind: str, name: str) -> np.ndarray:
+    """Return one figure of every sample and layer, (S, N)."""
+    return np.array([[getattr(gate, name) for gate in getattr(row, kind)] for row in analysis.rows], dtype=float)
+
+
+def pattern_data(findings: RunFindings) -> PatternData:
+    """Return what the samples x layers figure shows."""
+    analysis = findings.analysis
+    injection = {
+        kind: _column(analysis, kind, "injection_mean") if analysis.has_injection else None for kind in GATE_KINDS
+    }
+    return PatternData(
+        sample_ids=[str(row.sample_id) for row in analysis.rows],
+        gating_type=analysis.facts.gating_type,
+        attention_gates=_column(analysis, "attention", "mean"),
+        ffn_gates=_column(analysis, "ffn", "mean"),
+        attention_magnitudes=_column(analysis, "attention", "abs_mean"),
+        ffn_magnitudes=_column(analysis, "ffn", "abs_mean"),
+        attention_injection=injection["attention"],
+        ffn_injection=injection["ffn"],
+        n_videos=_n_videos(findings),
+    )
+
+
+def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str], str]:
+    """Return every sample's gate profile, (S, F), the names of the features, and what a feature is."""
+    # The mean over the channels of an elementwise gate cancels; its magnitude does not.
+    elementwise = analysis.facts.gating_type == "elementwise"
+    figure, what = ("abs_mean", "mean |gate|") if elementwise else ("mean", "mean gate")
+    profiles = np.concatenate([_column(analysis, kind, figure) for kind in GATE_KINDS], axis=1)
+    names = [f"{kind} {layer}" for kind in GATE_KINDS for layer in range(analysis.facts.num_layers)]
+    return profiles, names, f"a sample's {what} of each layer"

@@ -1,0 +1,159 @@
+"""The figures of what a run found beyond gate values: alignment with the moments, effects of interventions, comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from qd_detr.gates.figures.trends import (
+    AlignmentData,
+    DoseData,
+    Effect,
+    EffectsData,
+    Panel,
+    Series,
+    plot_alignment,
+    plot_dose_curve,
+    plot_effects,
+)
+from qd_detr.gates.results.context import RunFindings
+
+FindingFigure = tuple[str, Figure, str]  # name, figure, caption
+
+_AGAINST = {"annotation": "ground-truth", "prediction": "predicted"}
+
+
+def finding_figures(findings: RunFindings) -> list[FindingFigure]:
+    """Return the figures that this run's findings make."""
+    return [
+        *_alignment(findings),
+        *_effects(findings.sections.get("audio_help")),
+        *_dose(findings.sections.get("audio_help")),
+    ]
+
+
+def _alignment(findings: RunFindings) -> list[FindingFigure]:
+    data = findings.sections.get("alignment")
+    if not data or not data["applies"] or not data["annotation"]["applies"]:
+        return []
+    wanted = "injection" if findings.analysis.has_injection else "magnitude"
+    rows = [s for s in data["annotation"]["series"] if s["kind"] == "attention" and s["series"] == wanted]
+    rows.sort(key=lambda s: s["layer"])
+    if not rows or any(s["inside_minus_outside"]["effect"] is None for s in rows):
+        return []
+
+    def profiles(name: str, key: str) -> np.ndarray:
+        return np.array([[np.nan if v is None else v for v in s[name][key]] for s in rows], dtype=float)
+
+    def band(name: str) -> np.ndarray:
+        return np.stack([profiles(name, "null_low"), profiles(name, "null_high")])
+
+    contrast = [s["inside_minus_outside"] for s in rows]
+    figure = plot_alignment(
+        AlignmentData(
+            quantity=f"attention {wanted}",
+            offsets_s=np.array(rows[0]["around_starts"]["lags_clips"]) * data["clip_length_s"],
+            start=profiles("around_starts", "effect"),
+            start_null=band("around_starts"),
+            end=profiles("around_ends", "effect"),
+            end_null=band("around_ends"),
+            contrast=np.array([c["effect"] for c in contrast]),
+            contrast_null=np.array([[c["null_low"] for c in contrast], [c["null_high"] for c in contrast]]),
+            n_samples=contrast[0]["n_samples"],
+            windows=_AGAINST["annotation"],
+            n_shifts=data["draws"],
+        )
+    )
+    return [("moment_alignment", figure, f"Attention {wanted} around the annotated moments, against turned series.")]
+
+
+def _effects(data: dict[str, Any] | None) -> list[FindingFigure]:
+    if not data or not data["metrics"]["available"]:
+        return []
+    primary = data["metrics"]["primary"]
+    effects = []
+    for record in data["conditions"]:
+        change = (record["metrics"].get(primary) or {}).get("change")
+        if not change or record["same_as"] or change["low"] is None:
+            continue
+        group = "audio replaced" if record["audio"] else "gates changed"
+        effects.append(Effect(record["name"], change["estimate"], change["low"], change["high"], change["n"], group))
+    if not effects:
+        return []
+    effects.sort(key=lambda e: e.group != "gates changed")
+    caption = (
+        f"n = {data['n_labelled']} queries of {data['n_source_videos']} source videos; "
+        f"{100 * data['bootstrap']['level']:g} % intervals, paired bootstrap over source videos."
+    )
+    figure = plot_effects(
+        EffectsData(
+            effects,
+            x_label=f"change in {primary} (percent points)",
+            caption=caption,
+            title="What changes when gates or audio are changed",
+            better="better than the model as it is",
+            worse="worse than the model as it is",
+        )
+    )
+    return [("intervention_effects", figure, f"Change in {primary} under each condition, with intervals.")]
+
+
+def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
+    curve = (data or {}).get("dose_curve")
+    if not curve or not curve["metrics"]:
+        return []
+    x = np.array(curve["scales"])
+    series = []
+    for metric, entry in curve["metrics"].items():
+        changes = entry["change"]
+
+        def column(key: str, changes: Sequence[dict[str, Any] | None] = changes) -> np.ndarray:
+            return np.array([0.0 if c is None else np.nan if c[key] is None else c[key] for c in changes])
+
+        series.append(Series(_short(metric), x, column("estimate"), column("low"), column("high")))
+    figure = plot_dose_curve(
+        DoseData(
+            Panel("Metrics against the attention gates' strength", "change (percent points)", series, zero_line=True),
+            x_label="all attention gates multiplied by",
+            caption=f"n = {data['n_labelled'] if data else 0} queries; bands: intervals against the model as it is.",
+            reference_x=1.0,
+            title="Dose and response",
+        )
+    )
+    return [("dose_response", figure, "Metrics when all attention gates are scaled.")]
+
+
+def _short(metric: str) -> str:
+    return (
+        metric.removeprefix("MR-full-").replace("HL-min-VeryGood-mAP", "HL-mAP").replace("HL-min-VeryGood-Hit1", "Hit1")
+    )
+
+
+def comparison_figure(comparison: dict[str, Any]) -> Figure | None:
+    """Return the forest plot of two runs' differences in metrics, None without metrics."""
+    rows = [row for row in comparison["metrics"]["rows"] if row["difference"] and row["difference"]["low"] is not None]
+    if not rows:
+        return None
+    effects = [
+        Effect(
+            row["metric"],
+            row["difference"]["estimate"],
+            row["difference"]["low"],
+            row["difference"]["high"],
+            row["difference"]["n"],
+        )
+        for row in rows
+    ]
+    return plot_effects(
+        EffectsData(
+            effects,
+            x_label="second minus first (percent points)",
+            caption=f"n = {comparison['n_queries']} queries of {comparison['n_source_videos']} source videos; 95 % intervals.",
+            title="Two runs compared",
+            better="second better",
+            worse="first better",
+        )
+    )

@@ -1,0 +1,112 @@
+"""The report on gates against the annotation, and on predictions and metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qd_detr.gates.results.context import RunFindings
+from qd_detr.gates.results.report.markdown import number, table
+from qd_detr.gates.results.report.wording import counted, gate_name, heads, label, said
+from qd_detr.gates.wording import Texts
+
+SIGNIFICANT = 0.05
+_FIGURES = ("inside_minus_outside", "saliency_correlation")
+
+
+def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on whether gates follow the moments."""
+    data: dict[str, Any] | None = findings.sections.get("alignment")
+    if data is None:
+        return []
+    lines = [texts("alignment.title"), ""]
+    if not data["applies"]:
+        return [*lines, texts("alignment.not", reason=said(texts, data["reason"])), ""]
+    lines += [texts("alignment.about", draws=f"{data['draws']:,}"), ""]
+    for against in ("annotation", "prediction"):
+        part = data[against]
+        lines += [texts(f"alignment.{against}"), ""]
+        if not part["applies"]:
+            lines += [texts("alignment.not", reason=said(texts, part["reason"])), ""]
+            continue
+        head = heads(texts, "alignment", "gate", "series", "figure", "effect", "null", "p", "samples", "videos")
+        lines += table(head, _alignment_rows(part, texts))
+        lines += [f"- {sentence}" for sentence in _alignment_sentences(part, against, texts)]
+        lines.append("")
+    return lines
+
+
+def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for s in part["series"]:
+        for key in _FIGURES:
+            f = s[key]
+            if f["effect"] is None:
+                continue
+            rows.append(
+                [
+                    gate_name(texts, s["layer"], s["kind"]),
+                    label(texts, "series", s["series"]),
+                    texts(f"alignment.{key}"),
+                    number(f["effect"]),
+                    texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
+                    number(f["p"]),
+                    f["n_samples"],
+                    f["n_videos"],
+                ]
+            )
+    return rows
+
+
+def _alignment_sentences(part: dict[str, Any], against: str, texts: Texts) -> list[str]:
+    sentences = []
+    for s in part["series"]:
+        if s["series"] != "injection" or s["kind"] != "attention":
+            continue
+        f = s["inside_minus_outside"]
+        if f["effect"] is None:
+            continue
+        found, effect = "same", f["effect"]
+        if f["p"] < SIGNIFICANT:
+            found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
+        key = f"alignment.{against}.{found}"
+        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=number(f["p"])))
+    return sentences
+
+
+def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on the benchmark's metrics."""
+    metrics = findings.sections.get("metrics")
+    if metrics is None:
+        reason = findings.sections.get("metrics_reason")
+        if reason is None:
+            return []
+        return [texts("metrics.title"), "", texts("metrics.not", reason=said(texts, reason)), ""]
+    queries = counted(texts, len(findings.contexts), "query")
+    rows = [[name, number(value, 2)] for name, value in metrics["brief"].items()]
+    lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries), ""]
+    return lines + table(heads(texts, "metrics", "metric", "value"), rows)
+
+
+def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on planted truth, for data that comes with it."""
+    data = findings.sections.get("planted")
+    if data is None:
+        return []
+    rows = [
+        [label(texts, "planted.kind", kind), entry["n"], number(entry["injection"])]
+        for kind, entry in data["kinds"].items()
+    ]
+    return [
+        texts("planted.title"),
+        "",
+        planted_sentence(data, texts),
+        "",
+        *table(heads(texts, "planted", "kind", "videos", "injection"), rows),
+    ]
+
+
+def planted_sentence(data: dict[str, Any], texts: Texts) -> str:
+    """Return the finding in a sentence."""
+    if data["auc"] is None:
+        return texts("planted.one_kind")
+    return texts("planted.auc", auc=number(data["auc"]), n=data["n"])

@@ -1,0 +1,108 @@
+"""The report's first section: what could mislead a reader."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qd_detr.gates.errors import first_few
+from qd_detr.gates.results.context import RunFindings
+from qd_detr.gates.results.report.markdown import inline, number, percent
+from qd_detr.gates.results.report.wording import counted, said
+from qd_detr.gates.wording import Texts
+
+NOISE = 1e-5
+_REPEATED = ("repeated_pairs", "identical_video_features", "identical_audio_features")
+
+
+def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on what could mislead, worst first."""
+    audit: dict[str, Any] = findings.sections.get("audit", {})
+    facts = findings.analysis.facts
+    points: list[str] = []
+    if facts.gating_note:
+        points.append(texts("audit.gating_changed", trained=facts.trained_gating_type, gating=facts.gating_type))
+    points += _query_points(audit, len(findings.analysis.rows), texts)
+    points += _batch_points(audit, findings, texts)
+    points += _data_points(audit, findings, texts)
+    points += _gate_points(audit, texts)
+    if not points:
+        points.append(texts("audit.unchecked"))
+    return [texts("audit.title"), "", *(f"- {point}" for point in points), ""]
+
+
+def _query_points(audit: dict[str, Any], n_samples: int, texts: Texts) -> list[str]:
+    check = audit.get("query_independence")
+    if not check:
+        return []
+    if check["largest_gate_change"] is None:
+        return [texts("audit.query_unchecked")]
+    largest, videos = check["largest_gate_change"], check["videos"]
+    comparisons = counted(texts, check["compared"], "comparison")
+    how = texts("audit.query_how", comparisons=comparisons, how=said(texts, check["how"]), largest=number(largest))
+    if largest > NOISE:
+        return [texts("audit.query_dependent", how=how, n=n_samples)]
+    counts = {"videos": counted(texts, videos, "video"), "queries": counted(texts, n_samples, "query")}
+    return [texts("audit.query_independent", how=how, **counts)]
+
+
+def _batch_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> list[str]:
+    points = []
+    effects = audit.get("batch_effects")
+    if findings.notes.get("legacy_batches"):
+        in_gates = findings.analysis.facts.gating_type == "global"
+        point = texts("audit.legacy_batches_global" if in_gates else "audit.legacy_batches")
+        points.append(point + (texts("audit.legacy_batches_own") if findings.notes.get("own_checkpoint") else ""))
+    elif findings.notes.get("own_checkpoint"):
+        points.append(texts("audit.own_values"))
+    elif effects:
+        n = effects["queries"]
+        point = texts(
+            "audit.batch_effects",
+            eval_bsz=effects["eval_bsz"],
+            first=effects["first_window_changes"],
+            n=n,
+            any=effects["any_window_changes"],
+            scores=effects["any_score_changes"],
+            score_change=number(effects["largest_score_change"]),
+            saliency_change=number(effects["largest_saliency_change"]),
+        )
+        points.append(point + ("" if n == effects["of"] else texts("audit.batch_effects_first", n=n, of=effects["of"])))
+    noise = audit.get("noise_floor")
+    if noise:
+        largest = {name: number(noise[name]) for name in ("gates", "scores", "saliency")}
+        points.append(texts("audit.noise_floor", samples=counted(texts, noise["samples"], "sample"), **largest))
+    return points
+
+
+def _data_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> list[str]:
+    points = []
+    notes = findings.notes
+    if notes.get("left_out"):
+        queries = counted(texts, notes["left_out"], "query_was")
+        points.append(texts("audit.left_out", queries=queries, share=percent(notes["left_out"] / notes["annotated"])))
+    if notes.get("length_mismatches"):
+        points.append(texts("audit.length_mismatches", videos=counted(texts, notes["length_mismatches"], "video")))
+    for key in _REPEATED:
+        groups = audit.get(key)
+        if groups:
+            ids = [inline(one) for group in groups for one in group]
+            points.append(texts(f"audit.{key}", samples=counted(texts, len(ids), "sample"), ids=first_few(ids)))
+    if audit.get("checked_data") and not any(audit.get(key) for key in _REPEATED):
+        points.append(texts("audit.nothing_repeated"))
+    if audit.get("finite"):
+        points.append(texts("audit.finite"))
+    points += [texts("audit.disagreement", what=sentence) for sentence in notes.get("disagreements", [])]
+    return points
+
+
+def _gate_points(audit: dict[str, Any], texts: Texts) -> list[str]:
+    silent = audit.get("never_fired")
+    if silent is None:
+        return []
+    if not silent:
+        return [texts("audit.all_fired")]
+    names = [
+        texts("audit.silent_gate", layer=g["layer"], kind=g["kind"], largest=number(g["largest_magnitude"]))
+        for g in silent
+    ]
+    return [texts("audit.silent", gates=counted(texts, len(silent), "gate"), names=", ".join(names))]

@@ -1,0 +1,138 @@
+"""The whole report, and the short summary for the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qd_detr.gates.results.context import RunFindings
+from qd_detr.gates.results.report.annotation import (
+    alignment_section,
+    metrics_section,
+    planted_section,
+    planted_sentence,
+)
+from qd_detr.gates.results.report.audio import audio_section, audio_sentences
+from qd_detr.gates.results.report.audit import audit_section
+from qd_detr.gates.results.report.gates import injection_section, injection_sentences, values_section, variation_section
+from qd_detr.gates.results.report.markdown import inline, number
+from qd_detr.gates.results.report.wording import counted, label, report_texts, said
+from qd_detr.gates.wording import Texts
+
+
+def report_text(findings: RunFindings, figures: list[tuple[str, str]], notes: list[str], language: str = "en") -> str:
+    """Return the report.
+
+    Args:
+        figures: (relative path, caption) in the order to show them. notes: sentences on figures that are not there.
+        language: "en" or "ko"; numbers, ids and names of files and metrics are the same in both.
+    """
+    texts = report_texts(language)
+    lines = [
+        texts("head.title"),
+        "",
+        *_head(findings, texts),
+        texts("short.title"),
+        "",
+        *(f"- {sentence}" for sentence in key_sentences(findings, texts)),
+        "",
+        *audit_section(findings, texts),
+        *injection_section(findings, texts),
+        *values_section(findings, texts),
+        *variation_section(findings, texts),
+        *alignment_section(findings, texts),
+        *planted_section(findings, texts),
+        *metrics_section(findings, texts),
+        *audio_section(findings, texts),
+        *_figures(figures, notes, texts),
+        *_how_to_read(findings, texts),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the findings in a few sentences."""
+    sentences = injection_sentences(findings.analysis, texts)
+    statistics = findings.analysis.statistics["layer_statistics"]
+    verdicts = [
+        texts(
+            "short.verdict",
+            gate=texts("layer", layer=layer),
+            verdict=label(texts, "verdict", entry["attention"]["variance"]["verdict"]),
+        )
+        for layer, entry in statistics.items()
+    ]
+    sentences.append(texts("short.variation", verdicts=", ".join(verdicts)))
+    metrics = findings.sections.get("metrics")
+    if metrics:
+        shown = [(name, value) for name, value in metrics["brief"].items() if value is not None]
+        wanted = [f"{name} {value}" for name, value in shown if name in ("MR-full-mAP", "MR-full-R1@0.5", "mAP")]
+        sentences.append(texts("short.metrics", metrics=", ".join(wanted)))
+    if "planted" in findings.sections:
+        sentences.append(planted_sentence(findings.sections["planted"], texts))
+    return sentences + audio_sentences(findings, texts)
+
+
+def terminal_summary(report: Path, language: str = "en") -> str:
+    """Return the summary that ends a run: the findings of its ANALYSIS_REPORT.md in that language, and where it is."""
+    lines = report.read_text(encoding="utf-8").splitlines()
+    start = lines.index(report_texts(language)("short.title")) + 2
+    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("- "))
+    return "\n".join([*(line[2:] for line in lines[start:end]), "", report_place(report, language)])
+
+
+def report_place(report: Path, language: str = "en") -> str:
+    """Return the line that says where a report is."""
+    return report_texts(language)("terminal.report", path=report)
+
+
+def _head(findings: RunFindings, texts: Texts) -> list[str]:
+    facts, notes = findings.analysis.facts, findings.notes
+    n = len(findings.analysis.rows)
+    lines = []
+    if notes:
+        model, epoch = inline(notes["model"]), notes["epoch"]
+        known = epoch is not None
+        lines.append(texts("head.model_epoch", model=model, epoch=epoch) if known else texts("head.model", model=model))
+        lines.append(
+            texts("head.data", data=inline(notes["data"]), n=n, queries=counted(texts, notes["annotated"], "query"))
+        )
+    fusion = {
+        "gating": facts.gating_type,
+        "layers": counted(texts, facts.num_layers, "layer"),
+        "hidden_dim": facts.hidden_dim,
+        "range": _range(facts.gate_range, texts),
+    }
+    if facts.gating_note:
+        lines.append(texts("head.fusion_changed", trained=facts.trained_gating_type, **fusion))
+    else:
+        lines.append(texts("head.fusion", **fusion))
+    lines.append(texts("head.recorded", samples=counted(texts, n, "sample")))
+    return [*lines, ""]
+
+
+def _range(gate_range: tuple[float, float] | None, texts: Texts) -> str:
+    return texts("head.no_range") if gate_range is None else f"[{gate_range[0]:g}, {gate_range[1]:g}]"
+
+
+def _figures(figures: list[tuple[str, str]], notes: list[str], texts: Texts) -> list[str]:
+    lines = [texts("figures.title"), ""]
+    for path, caption in figures:
+        words = said(texts, caption)
+        alt = words.split(".")[0].replace("[", "(").replace("]", ")")
+        lines += [f"![{alt}]({path})", "", words, ""]
+    lines += [said(texts, note) for note in notes]
+    return [*lines, ""] if figures or notes else []
+
+
+def _how_to_read(findings: RunFindings, texts: Texts) -> list[str]:
+    return [
+        texts("reading.title"),
+        "",
+        texts(f"reading.{findings.analysis.facts.gating_type}"),
+        texts("reading.magnitude"),
+        texts("reading.kinds"),
+        texts("reading.injection"),
+        texts("reading.helps" if "audio_help" in findings.sections else "reading.helps_flags"),
+        texts("reading.repeat", n=number(len(findings.analysis.rows), 0)),
+        "",
+    ]

@@ -1,0 +1,202 @@
+"""The report on the gates themselves: what they let through, what values they take, what they vary with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from qd_detr.gates.analysis.collect import GateAnalysis
+from qd_detr.gates.results.context import RunFindings
+from qd_detr.gates.results.report.markdown import inline, number, percent, shortened, table
+from qd_detr.gates.results.report.wording import gate_name, heads, label
+from qd_detr.gates.tracking.entries import GATE_KINDS
+from qd_detr.gates.wording import Texts
+
+
+@dataclass(frozen=True)
+class RankedGate:
+    """One gate of one layer with the two figures it can be ranked by."""
+
+    layer: int
+    kind: str
+    injection: float | None
+    magnitude: float
+
+
+def ranked_gates(analysis: GateAnalysis) -> list[RankedGate]:
+    """Return every gate, strongest injection first (strongest magnitude first where injection was not measured)."""
+    gates = [
+        RankedGate(int(layer), kind, entry[f"{kind}_injection_mean"], entry[f"{kind}_abs_mean"])
+        for layer, entry in analysis.statistics["layer_statistics"].items()
+        for kind in GATE_KINDS
+    ]
+    return sorted(gates, key=lambda g: -(g.magnitude if g.injection is None else g.injection))
+
+
+def injection_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
+    """Return the findings on how much is let through and by which gate."""
+    gates = ranked_gates(analysis)
+    audio = [gate for gate in gates if gate.kind == "attention"]
+    if not analysis.has_injection:
+        return [texts("injection.not_measured")]
+    first = gates[0]
+    sentences = [texts("injection.audio", layer=audio[0].layer, injection=number(audio[0].injection, 2))]
+    if len(audio) > 1:
+        others = [texts("injection.other", layer=gate.layer, injection=number(gate.injection, 2)) for gate in audio[1:]]
+        sentences.append(texts("injection.others", others=", ".join(others)))
+    by_magnitude = max(gates, key=lambda g: g.magnitude)
+    shown = {
+        "first": gate_name(texts, first.layer, first.kind),
+        "injection": number(first.injection, 2),
+        "magnitude": number(first.magnitude, 2),
+    }
+    if (by_magnitude.layer, by_magnitude.kind) == (first.layer, first.kind):
+        return [*sentences, texts("injection.same_by_magnitude", **shown)]
+    sentences.append(
+        texts(
+            "injection.other_by_magnitude",
+            **shown,
+            other=gate_name(texts, by_magnitude.layer, by_magnitude.kind),
+            other_magnitude=number(by_magnitude.magnitude, 2),
+            other_injection=number(by_magnitude.injection, 2),
+        )
+    )
+    return sentences
+
+
+def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on injection."""
+    analysis = findings.analysis
+    lines = [texts("injection.title"), ""]
+    if not analysis.has_injection:
+        return [*lines, injection_sentences(analysis, texts)[0], ""]
+    lines += [texts("injection.about"), ""]
+    rows = []
+    for gate in ranked_gates(analysis):
+        entry = analysis.statistics["layer_statistics"][str(gate.layer)][gate.kind]
+        injection, cosine = entry["injection"], entry["cosine"]
+        rows.append(
+            [
+                gate_name(texts, gate.layer, gate.kind),
+                texts(f"injection.lets.{gate.kind}"),
+                number(injection["mean"]),
+                number(injection["median"]),
+                _middle(injection, texts),
+                number(cosine["mean"]),
+                number(gate.magnitude),
+            ]
+        )
+    head = heads(texts, "injection", "gate", "lets", "mean", "median", "percentiles", "cosine", "magnitude")
+    lines += table(head, rows)
+    return lines + _extreme_samples(findings, texts)
+
+
+def _middle(summary: dict[str, Any], texts: Texts) -> str:
+    percentiles = summary["percentiles"]
+    return texts("range", low=number(percentiles["5"]), high=number(percentiles["95"]))
+
+
+def _extreme_samples(findings: RunFindings, texts: Texts) -> list[str]:
+    rows = findings.analysis.rows
+    if len(rows) < 4:
+        return []
+    contexts = {context.sample_id: context for context in findings.contexts}
+    scored = sorted(rows, key=lambda row: -_audio(row))
+    lines = [texts("extreme.about"), ""]
+    body = []
+    for end, row in [("most", row) for row in scored[:3]] + [("least", row) for row in scored[-3:]]:
+        context = contexts.get(row.sample_id)
+        query = context.query if context else None
+        shown = shortened(query.query) if query else "-"
+        body.append([texts(f"extreme.{end}"), inline(row.sample_id), number(_audio(row)), shown])
+    return lines + table(["", *heads(texts, "extreme", "sample", "injection", "query")], body)
+
+
+def _audio(row: Any) -> float:
+    return sum(gate.injection_mean or 0.0 for gate in row.attention) / len(row.attention)
+
+
+def values_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on gate values."""
+    analysis = findings.analysis
+    lines = [texts("values.title"), ""]
+    rows = []
+    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
+        for kind in GATE_KINDS:
+            e = layer_entry[kind]
+            rows.append(
+                [
+                    gate_name(texts, layer, kind),
+                    number(e["mean"]),
+                    number(e["std"]),
+                    number(e["median"]),
+                    _middle(e, texts),
+                    number(e["magnitude"]["mean"]),
+                    percent(e["share_positive"]),
+                    percent(e["share_near_zero"]),
+                    percent(e["share_saturated"]),
+                ]
+            )
+    head = heads(
+        texts,
+        "values",
+        "gate",
+        "mean",
+        "std",
+        "median",
+        "percentiles",
+        "magnitude",
+        "positive",
+        "near_zero",
+        "saturated",
+    )
+    lines += table(head, rows)
+    lines += [texts("values.about"), ""]
+    lines += [f"- {sentence}" for sentence in _value_sentences(analysis, texts)]
+    return [*lines, ""]
+
+
+def _value_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
+    sentences = []
+    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
+        for kind in GATE_KINDS:
+            e = layer_entry[kind]
+            gate = gate_name(texts, layer, kind)
+            saturated, near_zero, magnitude = e["share_saturated"], e["share_near_zero"], e["magnitude"]["mean"]
+            if saturated is not None and saturated >= 0.5:
+                sentences.append(texts("values.saturated", gate=gate, share=percent(saturated)))
+            if near_zero >= 0.5:
+                sentences.append(texts("values.near_zero", gate=gate, share=percent(near_zero)))
+            if magnitude > 0 and abs(e["mean"]) < 0.1 * magnitude:
+                sentences.append(texts("values.cancel", gate=gate, mean=number(e["mean"]), magnitude=number(magnitude)))
+            dead = e["dead"]
+            if dead.get("dead_count") and dead["gates"] > 1:
+                counts = {"dead": dead["dead_count"], "channels": dead["gates"]}
+                sentences.append(texts("values.dead_channels", gate=gate, **counts))
+            elif dead.get("dead_count"):
+                sentences.append(texts("values.dead", gate=gate))
+    return sentences
+
+
+def variation_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on what the gates vary with."""
+    analysis = findings.analysis
+    lines = [texts("variation.title"), ""]
+    rows = []
+    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
+        for kind in GATE_KINDS:
+            v = layer_entry[kind]["variance"]
+            shares = v["shares"]
+            rows.append(
+                [
+                    gate_name(texts, layer, kind),
+                    *(
+                        percent(None if shares is None else shares.get(part))
+                        for part in ("channels", "videos", "clips")
+                    ),
+                    number(v.get("std_videos_and_clips")),
+                    label(texts, "verdict", v["verdict"]) if v["verdict"] else "-",
+                ]
+            )
+    lines += table(heads(texts, "variation", "gate", "channels", "videos", "clips", "std", "verdict"), rows)
+    return [*lines, texts("variation.about"), ""]

@@ -1,0 +1,37 @@
+"""Everything of a run into its tree, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qd_detr.gates.results.context import OutputOptions, RunFindings
+from qd_detr.gates.results.drawing import draw_run
+from qd_detr.gates.results.report import report_text
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.results.writing import write_predictions, write_samples_csv, write_statistics
+from qd_detr.gates.tracking.entries import SampleId
+
+# Sections with a file of their own.
+_SECTION_FILES = ("audit", "alignment", "metrics", "interventions", "audio_help", "planted")
+
+
+def write_run(
+    tree: ResultsTree,
+    findings: RunFindings,
+    options: OutputOptions,
+    sample_columns: Mapping[str, Mapping[SampleId, Any]] | None = None,
+) -> None:
+    """Write statistics, tables, predictions, figures and the report of a run into its tree."""
+    note = findings.analysis.facts.gating_note
+    write_statistics(tree, findings.analysis)
+    write_samples_csv(tree, findings, sample_columns)
+    if findings.lines is not None:
+        write_predictions(tree, list(findings.lines), note)
+    for name in _SECTION_FILES:
+        if name in findings.sections:
+            section = findings.sections[name]
+            noted = {**section, "gating_note": note} if note and isinstance(section, dict) else section
+            tree.write_json(f"{name}.json", noted)
+    figures, notes = draw_run(tree, findings, options)
+    tree.write_text("ANALYSIS_REPORT.md", report_text(findings, figures, notes, options.lang))

@@ -1,0 +1,149 @@
+"""The files of a results tree. Each function writes what was computed and computes nothing of its own."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from qd_detr.gates.analysis.collect import FusionFacts, GateAnalysis
+from qd_detr.gates.analysis.samples import sample_details
+from qd_detr.gates.analysis.statistics import GateRow, SampleRow
+from qd_detr.gates.results.context import RunFindings, SampleContext
+from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.tracking.entries import GATE_KEYS, GateEntry, SampleId
+
+_RAW_SUFFIX = {"attention": "att", "ffn": "ffn"}
+
+
+class SampleWriter:
+    """Writes a sample's own files as soon as its gates are there, so that nothing needs to be kept for them."""
+
+    def __init__(
+        self, tree: ResultsTree, names: Mapping[SampleId, str], facts: FusionFacts, *, save_raw_data: bool
+    ) -> None:
+        self.tree = tree
+        self.names = names
+        self.facts = facts
+        self.save_raw_data = save_raw_data
+
+    def write(self, context: SampleContext, entry: GateEntry) -> None:
+        """Write `individual_samples/{id}_details.json` and, if asked, the raw gates."""
+        name = self.names[context.sample_id]
+        details = sample_details(context.sample_id, entry, self.facts.gate_range)
+        details["trained_gating_type"] = self.facts.trained_gating_type
+        if self.facts.gating_note:
+            details["gating_note"] = self.facts.gating_note
+        self.tree.write_json(f"individual_samples/{name}_details.json", {**details, **_known(context)})
+        if self.save_raw_data:
+            for kind, suffix in _RAW_SUFFIX.items():
+                for layer_idx, gate in enumerate(entry[GATE_KEYS[kind]]):
+                    np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_{suffix}.npy"), gate)
+
+
+def _known(context: SampleContext) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    if context.query is not None:
+        known |= {
+            "vid": context.query.vid,
+            "query": context.query.query,
+            "duration_s": context.query.duration_s,
+            "n_clips": context.n_clips,
+            "clip_length_s": context.clip_length_s,
+        }
+        if context.query.relevant_windows is not None:
+            known["relevant_windows_s"] = [list(window) for window in context.query.relevant_windows]
+    if context.line is not None:
+        known["pred_relevant_windows"] = context.line["pred_relevant_windows"]
+    return known
+
+
+def write_statistics(tree: ResultsTree, analysis: GateAnalysis) -> None:
+    """Write `overall_statistics.json`."""
+    data = {
+        "schema": "qd_detr-gates overall_statistics/1",
+        **analysis.statistics,
+        "trained_gating_type": analysis.facts.trained_gating_type,
+    }
+    if analysis.facts.gating_note:
+        data["gating_note"] = analysis.facts.gating_note
+    tree.write_json("overall_statistics.json", data)
+
+
+def write_predictions(tree: ResultsTree, lines: list[dict[str, Any]], gating_note: str | None) -> None:
+    """Write `predictions.jsonl` in the order given, QVHighlights submission format."""
+    extra = {"gating_note": gating_note} if gating_note else {}
+    tree.write_text("predictions.jsonl", "".join(json.dumps({**line, **extra}) + "\n" for line in lines))
+
+
+def write_samples_csv(
+    tree: ResultsTree, findings: RunFindings, more_columns: Mapping[str, Mapping[SampleId, Any]] | None = None
+) -> None:
+    """Write `samples.csv`: a row per sample in annotation order; `more_columns` are {name: {id: value}}."""
+    analysis = findings.analysis
+    rows = {row.sample_id: row for row in analysis.rows}
+    contexts = {context.sample_id: context for context in findings.contexts}
+    more = more_columns or {}
+    gate_columns = [
+        f"layer{layer}_{kind}_{figure}"
+        for layer in range(analysis.facts.num_layers)
+        for kind in ("attention", "ffn")
+        for figure in _figure_names(analysis)
+    ]
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    head = ["id", "file_name", "vid", "query", "duration_s", "n_clips", "gating_type", "trained_gating_type"]
+    table.writerow([*head, *gate_columns, *more])
+    for sample_id, row in _in_order(findings, rows):
+        context = contexts.get(sample_id)
+        query = context.query if context is not None else None
+        table.writerow(
+            [
+                sample_id,
+                findings.names.get(sample_id, ""),
+                query.vid if query else "",
+                query.query if query else "",
+                query.duration_s if query else "",
+                context.n_clips if context is not None and context.n_clips is not None else "",
+                analysis.facts.gating_type,
+                analysis.facts.trained_gating_type,
+                *_gate_cells(row, _figure_names(analysis)),
+                *(_cell(column.get(sample_id)) for column in more.values()),
+            ]
+        )
+    tree.write_text("samples.csv", text.getvalue())
+
+
+def csv_text(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Return a table as CSV; empty cells stand for None."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(head)
+    table.writerows([[_cell(value) for value in row] for row in rows])
+    return text.getvalue()
+
+
+def _figure_names(analysis: GateAnalysis) -> list[str]:
+    names = ["mean", "std", "min", "max", "abs_mean"]
+    return [*names, "injection_mean", "cosine_mean"] if analysis.has_injection else names
+
+
+def _gate_cells(row: SampleRow, figures: list[str]) -> list[str]:
+    gates: list[GateRow] = [gate for pair in zip(row.attention, row.ffn, strict=True) for gate in pair]
+    return [_cell(getattr(gate, figure)) for gate in gates for figure in figures]
+
+
+def _cell(value: Any) -> str:
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _in_order(findings: RunFindings, rows: dict[SampleId, SampleRow]) -> list[tuple[SampleId, SampleRow]]:
+    first = [context.sample_id for context in findings.contexts if context.sample_id in rows]
+    rest = [sample_id for sample_id in rows if sample_id not in set(first)]
+    return [(sample_id, rows[sample_id]) for sample_id in [*first, *rest]]

@@ -1,0 +1,111 @@
+"""Audio that was not there: silence, the mean of the data, another video's, the video's own at another time.
+
+What is replaced is the features as the model takes them, after normalisation. The temporal endpoints, the last two
+columns, always stay those of the clip's own place; padding stays 0.
+
+Letters: B batch, L clips (padded), n clips of a sample, A feature columns without endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.batches import iter_batches
+from qd_detr.gates.data.feature_layout import ENDPOINTS_DIM
+from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.runs.interventions.conditions import AudioEdit
+from qd_detr.gates.runs.interventions.partners import fitted_rows, other_videos, shift_of
+
+ReadBatch = tuple[list[int], dict[str, Any]]
+
+
+class AudioEdits:
+    """Makes the edited audio of batch after batch.
+
+    Args:
+        edits: which are wanted.
+        queries: all queries there are; positions in batches count in them.
+        reader: gives features.
+        batches: the batches that will run; their videos are the data that the mean and the exchange speak of.
+
+    Reads every video's audio once before the first batch if the mean is wanted, and the other video's with each batch
+    if the exchange is.
+
+    Raises:
+        RequestError: an exchange with fewer than two videos.
+    """
+
+    def __init__(
+        self,
+        edits: Iterable[AudioEdit],
+        queries: Sequence[Query],
+        reader: FeatureReader,
+        batches: Sequence[Sequence[int]],
+    ) -> None:
+        self.edits = tuple(dict.fromkeys(edits))
+        self._endpoints = ENDPOINTS_DIM if reader.spec.temporal_endpoints else 0
+        self._reader = reader
+        self._queries = list(queries)
+        self._batches = batches
+        self._first: dict[str, Query] = {}
+        for position in sorted(p for batch in batches for p in batch):
+            self._first.setdefault(queries[position].vid, queries[position])
+        self._partners = {
+            edit.seed: other_videos(list(self._first), edit.seed) for edit in self.edits if edit.mode == "shuffle"
+        }
+        self._mean = self._mean_row() if any(edit.mode == "mean" for edit in self.edits) else None
+
+    def batches(self) -> Iterator[tuple[list[int], dict[str, Any], dict[AudioEdit, Tensor]]]:
+        """Yield (positions, batch, edited audio (B, L, A + endpoints) by edit) of one batch after another."""
+        strangers = {seed: self._strangers(seed) for seed in self._partners}
+        try:
+            for positions, batch in iter_batches(self._queries, self._reader, self._batches):
+                others = {seed: next(stream)[1] for seed, stream in strangers.items()}
+                yield positions, batch, {edit: self._edited(edit, batch, others) for edit in self.edits}
+        finally:
+            for stream in strangers.values():
+                stream.close()
+
+    def _strangers(self, seed: int) -> Generator[ReadBatch, None, None]:
+        partner_of = [self._partner(query, seed) for query in self._queries]
+        yield from iter_batches(partner_of, self._reader, self._batches)
+
+    def _partner(self, query: Query, seed: int) -> Query:
+        partner = self._partners[seed].get(query.vid)
+        return query if partner is None else self._first[partner]  # None: of a video that no batch holds
+
+    def _edited(self, edit: AudioEdit, batch: dict[str, Any], others: dict[int, dict[str, Any]]) -> Tensor:
+        audio, mask = batch["src_aud"], batch["src_aud_mask"]
+        edited = audio.clone()
+        content = edited[..., : audio.shape[-1] - self._endpoints]  # a view: (B, L, A)
+        if edit.mode == "none":
+            content.zero_()
+        elif edit.mode == "mean":
+            assert self._mean is not None
+            content[:] = torch.from_numpy(self._mean) * mask[..., None]
+        else:
+            for b, vid in enumerate(batch["vid"]):
+                n = int(mask[b].sum())
+                if edit.mode == "shift":
+                    content[b, :n] = content[b, :n].roll(shift_of(n, edit.seed, vid), dims=0)
+                else:
+                    other = others[edit.seed]
+                    rows = fitted_rows(int(other["src_aud_mask"][b].sum()), n)
+                    content[b, :n] = other["src_aud"][b, rows, : content.shape[-1]]
+        return edited
+
+    def _mean_row(self) -> NDArray[np.float32]:
+        total, clips = np.zeros(0), 0
+        for query in self._first.values():
+            audio = self._reader.read(query).audio
+            content = audio[:, : audio.shape[1] - self._endpoints]
+            total = content.sum(axis=0, dtype=np.float64) + (total if clips else 0.0)
+            clips += len(content)
+        return (total / clips).astype(np.float32)

@@ -1,0 +1,111 @@
+"""The conditions of a sweep: which gates and which audio a model is run with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.runs.interventions.edits import BASELINE, Edit, Intervention, ValueRange
+from qd_detr.gates.runs.interventions.plans import plan_of
+from qd_detr.gates.tracking.entries import GATE_KINDS
+
+AUDIO_MODES = {
+    "none": "silence: audio features zero after normalisation",
+    "mean": "every clip has the mean audio of the data",
+    "shuffle": "the audio of another video, cut or repeated to the length",
+    "shift": "the video's own audio, turned in time by at least a quarter of it",
+}
+DOSES = (0.0, 0.25, 0.5, 1.0, 1.5)
+ATTENTION_OFF = "all attention gates off"
+FFN_OFF = "all FFN gates off"
+SIGN_FLIPPED = "attention gates, sign flipped"
+_SHOWN = {"attention": "attention", "ffn": "FFN"}
+
+
+@dataclass(frozen=True)
+class AudioEdit:
+    """Audio put in the place of the recorded one: a key of `AUDIO_MODES`, and the seed of its draw."""
+
+    mode: str
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A name, and what differs from the model as it is; nothing does in the baseline."""
+
+    name: str
+    intervention: Intervention | None = None
+    audio: AudioEdit | None = None
+
+
+def dose_name(scale: float) -> str:
+    """Return the name of the standard sweep's intervention that scales all attention gates."""
+    return f"attention gates x {scale:g}"
+
+
+def off_name(layer_idx: int, kind: str) -> str:
+    """Return the name of the standard sweep's intervention that switches one gate off."""
+    return f"layer {layer_idx} {_SHOWN[kind]} gate off"
+
+
+def audio_name(mode: str) -> str:
+    """Return the name of an audio counterfactual."""
+    return f"audio {mode}"
+
+
+def standard_sweep(num_layers: int) -> list[Intervention]:
+    """Return what `--ablate` runs beside the baseline: gates off one by one and by kind, doses, the sign flipped."""
+    sweep = [
+        Intervention(off_name(layer, kind), (Edit("scale", 0.0, (layer,), (kind,)),))
+        for layer in range(num_layers)
+        for kind in GATE_KINDS
+    ]
+    sweep.append(Intervention(ATTENTION_OFF, (Edit("scale", 0.0, None, ("attention",)),)))
+    sweep.append(Intervention(FFN_OFF, (Edit("scale", 0.0, None, ("ffn",)),)))
+    sweep += [Intervention(dose_name(dose), (Edit("scale", dose, None, ("attention",)),)) for dose in DOSES]
+    sweep.append(Intervention(SIGN_FLIPPED, (Edit("scale", -1.0, None, ("attention",)),)))
+    return sweep
+
+
+def conditions_of(
+    interventions: Sequence[Intervention] = (), audio_modes: Sequence[str] = (), seed: int = 0
+) -> list[Condition]:
+    """Return the baseline, then a condition for each intervention, then one for each audio mode.
+
+    An intervention that is there twice, under one name, counts once: a saved sweep may be run again with `--ablate`.
+
+    Raises:
+        RequestError: an unknown audio mode, or one name for two different conditions.
+    """
+    unknown = [mode for mode in audio_modes if mode not in AUDIO_MODES]
+    if unknown:
+        raise RequestError(f"--audio {unknown[0]} is not known; expected some of {', '.join(AUDIO_MODES)}")
+    found: dict[str, Condition] = {}
+    given = [Condition(BASELINE)]
+    given += [Condition(one.name, one) for one in interventions]
+    given += [Condition(audio_name(mode), audio=AudioEdit(mode, seed)) for mode in audio_modes]
+    for condition in given:
+        before = found.setdefault(condition.name, condition)
+        if before != condition:
+            raise RequestError(
+                f"two different conditions are called {condition.name!r}; rename the one in --interventions"
+            )
+    return list(found.values())
+
+
+def alike(
+    conditions: Sequence[Condition], num_layers: int, gating_type: str, gate_range: ValueRange = None
+) -> dict[str, str]:
+    """Return for every condition that comes to the same as one before it the name of that one."""
+    first: dict[object, str] = {}
+    same: dict[str, str] = {}
+    for condition in conditions:
+        plan = plan_of(condition.intervention, num_layers, gating_type, gate_range)
+        key = (condition.audio, tuple(plan.items()))
+        if key in first:
+            same[condition.name] = first[key]
+        else:
+            first[key] = condition.name
+    return same

@@ -1,0 +1,292 @@
+"""Many conditions in one pass over the data: what does not depend on a condition is computed once.
+
+Features are read and projected once. The fusion is walked as a tree: conditions that have done the same to all gates
+so far share one run of the layers, and part where they first differ, attention gate before FFN gate. So the layers
+below an intervened one run once, and of equal conditions one runs.
+
+Letters: B batch, L clips, D hidden, C channels of a gate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.features import FeatureIndex, FeatureReader
+from qd_detr.gates.fusion import GatedFusionLayer, injection_of
+from qd_detr.gates.model.attention import padding_of
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs.inference import PassSettings, run_pass
+from qd_detr.gates.runs.interventions.audio import AudioEdits
+from qd_detr.gates.runs.interventions.binding import BatchFacts, edited
+from qd_detr.gates.runs.interventions.conditions import AudioEdit, Condition, alike
+from qd_detr.gates.runs.interventions.edits import BASELINE
+from qd_detr.gates.runs.interventions.plans import Plan, Steps, needs_recorded, plan_of
+from qd_detr.gates.runs.interventions.recorded import RecordedGates
+from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun, compact_line
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.gates.tracking.entries import GATE_KINDS, GateEntry, SampleId
+from qd_detr.gates.tracking.history import GateHistory
+
+
+class _Branch(NamedTuple):
+    """A condition that is run, and what it does to each gate."""
+
+    name: str
+    plan: Plan
+
+
+class _LayerFigures(NamedTuple):
+    """One layer on a path through the tree: its gates in the order of GATE_KINDS, and their injection (B, L) if measured."""
+
+    gates: tuple[Tensor, Tensor]
+    injection: tuple[Tensor, Tensor] | None
+
+
+def run_sweep(
+    model: QDDETR,
+    index: FeatureIndex,
+    reader: FeatureReader,
+    batches: Sequence[Sequence[int]],
+    postprocessing: PostprocessingOptions,
+    conditions: Sequence[Condition],
+    *,
+    history: Mapping[SampleId, GateEntry] | None = None,
+    legacy_batches: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> SweepRun:
+    """Run every condition on every sample of the batches.
+
+    Args:
+        batches: positions in `index.queries`, as `planned_batches` gives them. Their samples are the data set of
+            means over the data and of exchanges between videos.
+        conditions: the baseline first; see `conditions_of`.
+        history: gates by qid of a run without interventions. Where interventions need them and they are not all
+            there, a first pass records them.
+        legacy_batches: mix masks between the samples of a batch, as the legacy run did.
+        progress: called after every batch with the number of its samples.
+
+    The model is in eval mode meanwhile; its mode is put back, and nothing else on it is touched, however this ends.
+
+    Raises:
+        ValueError: the first condition is not the baseline, or a name is there twice.
+        RequestError: features that cannot be read; an exchange between fewer than two videos.
+    """
+    fusion = model.avigate_fusion
+    names = [condition.name for condition in conditions]
+    if names[:1] != [BASELINE] or len(set(names)) < len(names):
+        raise ValueError(f"conditions must begin with the baseline and have names of their own; got {names}")
+    same_as = alike(conditions, fusion.num_layers, fusion.gating_type, fusion.gate_range)
+    trees: dict[AudioEdit | None, list[_Branch]] = {}
+    for condition in conditions:
+        if condition.name not in same_as:
+            plan = plan_of(condition.intervention, fusion.num_layers, fusion.gating_type, fusion.gate_range)
+            trees.setdefault(condition.audio, []).append(_Branch(condition.name, plan))
+    positions = sorted(position for batch in batches for position in batch)
+    queries = [index.queries[position] for position in positions]
+    recorded = None
+    if any(needs_recorded(branch.plan) for tree in trees.values() for branch in tree):
+        if history is None or any(query.qid not in history for query in queries):
+            history = _first_pass(model, index, reader, batches, postprocessing, legacy_batches)
+        recorded = RecordedGates(history, queries)
+    sweep = _Sweep(model, trees, postprocessing, recorded, legacy_batches, _Gathered(positions, fusion.num_layers))
+    audio = AudioEdits([edit for edit in trees if edit is not None], index.queries, reader, batches)
+    was_training = model.training
+    model.eval()
+    try:
+        for batch_positions, batch, edited_audio in audio.batches():
+            with torch.inference_mode():
+                sweep.run_batch([index.queries[p] for p in batch_positions], batch_positions, batch, edited_audio)
+            if progress is not None:
+                progress(len(batch_positions))
+    finally:
+        model.train(was_training)
+    found = sweep.gathered
+    return SweepRun(
+        queries=queries,
+        positions=positions,
+        conditions=list(conditions),
+        same_as=same_as,
+        lines={name: [lines[p] for p in positions] for name, lines in found.lines.items()},
+        gates={name: GateFigures(**figures) for name, figures in found.figures.items()},
+    )
+
+
+def _first_pass(
+    model: QDDETR,
+    index: FeatureIndex,
+    reader: FeatureReader,
+    batches: Sequence[Sequence[int]],
+    postprocessing: PostprocessingOptions,
+    legacy_batches: bool,
+) -> GateHistory:
+    history = GateHistory()
+    settings = PassSettings(legacy_batches=legacy_batches, injection=False)
+    for _ in run_pass(model, index, reader, batches, postprocessing, settings, history):
+        pass
+    return history
+
+
+@dataclass
+class _Gathered:
+    """Results so far: lines by condition and position, figures by condition and name, (N, layers, kinds)."""
+
+    positions: Sequence[int]
+    num_layers: int
+    lines: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    figures: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._rows = {position: row for row, position in enumerate(self.positions)}
+
+    def add_lines(self, name: str, positions: Sequence[int], lines: Sequence[dict[str, Any]]) -> None:
+        store = self.lines.setdefault(name, {})
+        store.update((p, compact_line(line)) for p, line in zip(positions, lines, strict=True))
+
+    def add_figures(self, name: str, positions: Sequence[int], figures: Mapping[str, Tensor]) -> None:
+        """Take figures (layers * kinds, B) in."""
+        rows = [self._rows[position] for position in positions]
+        shape = (len(self.positions), self.num_layers, len(GATE_KINDS))
+        store = self.figures.setdefault(name, {})
+        for figure, values in figures.items():
+            by_sample = values.T.double().cpu().numpy().reshape(len(rows), *shape[1:])
+            store.setdefault(figure, np.full(shape, np.nan))[rows] = by_sample
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What is the same for all batches of a sweep."""
+
+    model: QDDETR
+    trees: Mapping[AudioEdit | None, Sequence[_Branch]]
+    postprocessing: PostprocessingOptions
+    recorded: RecordedGates | None
+    legacy_batches: bool
+    gathered: _Gathered
+
+    def run_batch(
+        self,
+        queries: Sequence[Query],
+        positions: Sequence[int],
+        batch: Mapping[str, Any],
+        edited_audio: Mapping[AudioEdit, Tensor],
+    ) -> None:
+        """Run all conditions on one batch."""
+        model = self.model
+        projected = model.project(
+            batch["src_txt"], batch["src_txt_mask"], batch["src_vid"], batch["src_vid_mask"], batch["src_aud"]
+        )
+        facts = BatchFacts([query.qid for query in queries], [query.vid for query in queries], projected.vid_mask)
+        baseline: list[_LayerFigures] = []
+
+        def finish(name: str, fused: Tensor, path: list[_LayerFigures]) -> None:
+            if name == BASELINE:
+                baseline.extend(path)
+            outputs = model.decode(fused, projected, legacy_batch_mask=self.legacy_batches)
+            self.gathered.add_lines(name, positions, submission_lines(queries, outputs, self.postprocessing))
+            self.gathered.add_figures(name, positions, _figures(path, baseline, projected.vid_mask))
+
+        for edit, branches in self.trees.items():  # the recorded audio comes first, the baseline first of its branches
+            audio = projected.audio if edit is None else model.project_audio(edited_audio[edit])
+            walk = _Walk(model, audio, facts, self.recorded, measure_all=edit is not None, finish=finish)
+            walk.from_layer(0, projected.video, branches, [])
+
+
+class _Walk:
+    """Walks the fusion of one batch and one audio for many plans at once."""
+
+    def __init__(
+        self,
+        model: QDDETR,
+        audio: Tensor,
+        facts: BatchFacts,
+        recorded: RecordedGates | None,
+        *,
+        measure_all: bool,
+        finish: Callable[[str, Tensor, list[_LayerFigures]], None],
+    ) -> None:
+        self._layers: list[GatedFusionLayer] = list(model.avigate_fusion.fusion_layers)  # type: ignore[arg-type]
+        self._audio = audio
+        self._pad_mask = padding_of(facts.vid_mask)
+        self._facts = facts
+        self._recorded = recorded
+        self._measure_all = measure_all
+        self._finish = finish
+        self._audio_branches: dict[int, Tensor] = {}
+
+    def from_layer(self, layer_idx: int, video: Tensor, branches: Sequence[_Branch], path: list[_LayerFigures]) -> None:
+        """Run the layers from `layer_idx` on for plans that so far were equal, and gave `video` (B, L, D)."""
+        if layer_idx == len(self._layers):
+            for branch in branches:
+                self._finish(branch.name, video, path)
+            return
+        layer = self._layers[layer_idx]
+        own_att, own_ffn = layer.gating_function(video, self._audio)
+        heard = self._audio_branch(layer_idx)
+        for steps, alike_so_far in _grouped(branches, layer_idx, "attention"):
+            g_att = edited(steps, (layer_idx, "attention"), own_att, self._facts, self._recorded)
+            mixed, refined = layer.add_audio(video, g_att, heard)
+            for ffn_steps, members in _grouped(alike_so_far, layer_idx, "ffn"):
+                g_ffn = edited(ffn_steps, (layer_idx, "ffn"), own_ffn, self._facts, self._recorded)
+                injection = None
+                if self._measure_all or members[0].name == BASELINE:
+                    injection = injection_of(g_att, heard, video)[0], injection_of(g_ffn, refined, mixed)[0]
+                after = layer.relate_clips(mixed, g_ffn, refined, self._pad_mask)
+                here = _LayerFigures((g_att, g_ffn), injection)
+                self.from_layer(layer_idx + 1, after, members, [*path, here])
+
+    def _audio_branch(self, layer_idx: int) -> Tensor:
+        if layer_idx not in self._audio_branches:
+            self._audio_branches[layer_idx] = self._layers[layer_idx].audio_branch(self._audio)
+        return self._audio_branches[layer_idx]
+
+
+def _grouped(branches: Sequence[_Branch], layer_idx: int, kind: str) -> list[tuple[Steps, list[_Branch]]]:
+    """Return the branches by what they do to one gate, in order of first appearance."""
+    groups: dict[Steps, list[_Branch]] = {}
+    for branch in branches:
+        groups.setdefault(branch.plan.get((layer_idx, kind), ()), []).append(branch)
+    return list(groups.items())
+
+
+def _figures(path: Sequence[_LayerFigures], baseline: Sequence[_LayerFigures], vid_mask: Tensor) -> dict[str, Tensor]:
+    """Return the fields of `GateFigures`, each (layers * kinds, B)."""
+    pairs = [
+        (gate, base)
+        for here, before in zip(path, baseline, strict=True)
+        for gate, base in zip(here.gates, before.gates, strict=True)
+    ]
+    figures = {
+        "magnitude": torch.stack([_over_clips(gate.abs(), vid_mask) for gate, _ in pairs]),
+        "change": torch.stack([_moved(gate, base, vid_mask) for gate, base in pairs]),
+    }
+    measured = [
+        (value[..., None], base[..., None])
+        for here, before in zip(path, baseline, strict=True)
+        if here.injection is not None and before.injection is not None
+        for value, base in zip(here.injection, before.injection, strict=True)
+    ]
+    if len(measured) == len(pairs):
+        figures["injection"] = torch.stack([_over_clips(value, vid_mask) for value, _ in measured])
+        figures["injection_change"] = torch.stack([_moved(value, base, vid_mask) for value, base in measured])
+    return figures
+
+
+def _moved(values: Tensor, base: Tensor, vid_mask: Tensor) -> Tensor:
+    if values is base:
+        return values.new_zeros(len(values))
+    return _over_clips((values - base).abs(), vid_mask)
+
+
+def _over_clips(values: Tensor, vid_mask: Tensor) -> Tensor:
+    """Return the mean (B,) of values (B, L or 1, C) over real clips and channels, leaving out what is not finite."""
+    kept = torch.isfinite(values)
+    if values.shape[1] > 1:
+        kept &= (vid_mask > 0)[..., None]
+    return torch.where(kept, values, 0.0).sum(dim=(1, 2)) / kept.sum(dim=(1, 2))

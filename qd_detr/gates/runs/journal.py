@@ -1,0 +1,94 @@
+"""What a killed run can be continued from: every finished batch, on disk, and what the run was.
+
+A batch is committed with its gates (shards) and its predictions (the commit's note) in one line of the index. A
+continued run reads the finished batches in the order they ran and computes only the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.json_text import read_json
+from qd_detr.gates.runs.inference import SampleResult
+from qd_detr.gates.tracking.entries import SampleId
+from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.tracking.shards import Place, ShardStore
+
+_FINGERPRINT = "fingerprint.json"
+
+
+class RunJournal:
+    """The journal of one run, in its folder.
+
+    Args:
+        directory: the folder; with `resume`, what an earlier run left there is continued.
+        fingerprint: plain JSON data that must be equal for results to be the same run's.
+
+    Raises:
+        RequestError: `resume` of a run with another fingerprint, naming what differs. The folder is untouched then.
+    """
+
+    def __init__(self, directory: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
+        mark = directory / _FINGERPRINT
+        fingerprint = json.loads(json.dumps(fingerprint))
+        before = _read(mark) if resume else {}
+        if before:
+            differing = sorted(k for k in {*before, *fingerprint} if before.get(k) != fingerprint.get(k))
+            if differing:
+                raise RequestError(
+                    f"--resume refused: the unfinished run in {directory.parent} is another one; different: "
+                    + "; ".join(
+                        f"{k} ({_short(before.get(k))} then, {_short(fingerprint.get(k))} now)" for k in differing
+                    )
+                    + ". Give the same request again, or leave --resume out to start over"
+                )
+        if not before:  # nothing to continue, or nothing that tells what it was
+            shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True, exist_ok=True)
+        if not before:
+            # In one step: half a fingerprint, left by a full disk, would be another run's.
+            beginning = mark.with_suffix(".begin")
+            beginning.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+            os.replace(beginning, mark)
+        self._store = ShardStore(directory / "gates")
+
+    def history(self, memory_bytes: int) -> GateHistory:
+        """Return a history that keeps its entries in this journal."""
+        return GateHistory(memory_bytes, self._store, only_commits=True)
+
+    def finished(self) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
+        """Yield ({"batch": its number, "lines": submission lines, "marks": ...}, where the gates are), in order."""
+        yield from self._store.commits()
+
+    @staticmethod
+    def commit(history: GateHistory, batch: int, results: list[SampleResult]) -> None:
+        """Write a finished batch down.
+
+        Raises:
+            OSError: the disk is full or failing; what was committed before stays good.
+        """
+        note = {
+            "batch": batch,
+            "lines": [result.line for result in results],
+            "marks": [list(result.marks) for result in results],
+        }
+        history.commit([result.query.qid for result in results], note)
+
+
+def _read(mark: Path) -> dict[str, Any]:
+    try:
+        data = read_json(mark)
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

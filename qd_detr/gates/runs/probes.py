@@ -1,0 +1,124 @@
+"""Small extra runs of the model that check what the analysis would otherwise have to assume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from qd_detr.gates.analysis.audit import gate_distance, prediction_changes, shared_videos
+from qd_detr.gates.data.batches import collate, plan_batches
+from qd_detr.gates.data.features import FeatureIndex, FeatureReader
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs.inference import PassSettings, run_pass
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
+from qd_detr.gates.tracking.history import GateHistory
+
+# Enough for a share with a useful margin; a whole second pass over a large split would double the run.
+MAX_LEGACY_BATCHES = 3
+PROBED_SAMPLES = 8
+PROBED_VIDEOS = 4
+
+
+class Probes:
+    """The extra runs, over the same data as the run they check."""
+
+    def __init__(
+        self,
+        model: QDDETR,
+        index: FeatureIndex,
+        reader: FeatureReader,
+        postprocessing: PostprocessingOptions,
+        history: GateHistory,
+    ) -> None:
+        self.model = model
+        self.index = index
+        self.reader = reader
+        self.postprocessing = postprocessing
+        self.history = history
+
+    def batch_effects(
+        self, lines: Mapping[int, Mapping[str, Any]], eval_bsz: int, wanted: Sequence[int]
+    ) -> dict[str, Any]:
+        """Compare each sample's own value with what the legacy run's batches would have given it.
+
+        lines: this run's predictions by position, made batch-1-like. At most 3 legacy batches are run.
+        """
+        planned = plan_batches(self.index.clip_counts, eval_bsz, mixed_lengths=True)
+        batches = planned[:MAX_LEGACY_BATCHES]
+        settings = PassSettings(batch_size=eval_bsz, legacy_batches=True, track=False)
+        legacy: dict[int, dict[str, Any]] = {}
+        for results in run_pass(self.model, self.index, self.reader, batches, self.postprocessing, settings):
+            legacy |= {result.position: result.line for result in results}
+        both = [position for position in sorted(legacy) if position in lines]
+        changes = prediction_changes([lines[p] for p in both], [legacy[p] for p in both])
+        return {**changes, "eval_bsz": eval_bsz, "of": len(wanted)}
+
+    def noise_floor(self, lines: Mapping[int, Mapping[str, Any]], positions: Sequence[int]) -> dict[str, Any]:
+        """Run a few samples alone and return the largest differences to this run: rounding, and nothing else."""
+        chosen = _spread(positions, PROBED_SAMPLES)
+        settings = PassSettings(batch_size=1, injection=False)
+        gates = 0.0
+        alone = []
+        passed = run_pass(
+            self.model, self.index, self.reader, [[p] for p in chosen], self.postprocessing, settings, GateHistory()
+        )
+        for (result,) in passed:
+            assert result.gates is not None
+            gates = max(gates, gate_distance(result.gates, self.history[result.query.qid]))
+            alone.append(result.line)
+        changes = prediction_changes([lines[p] for p in chosen], alone)
+        return {
+            "samples": len(chosen),
+            "gates": gates,
+            "scores": changes["largest_score_change"],
+            "saliency": changes["largest_saliency_change"],
+        }
+
+    def query_independence(self, positions: Sequence[int]) -> dict[str, Any]:
+        """Check whether gates depend on the query: on queries that share a video, else with another query's text."""
+        vids = {self.index.queries[p].qid: self.index.queries[p].vid for p in positions}
+        shared = shared_videos(vids)
+        if shared:
+            worst = max(
+                gate_distance(self.history[ids[0]], self.history[other]) for ids in shared.values() for other in ids[1:]
+            )
+            return {
+                "how": "queries that share a video",
+                "compared": sum(len(ids) - 1 for ids in shared.values()),
+                "videos": len(set(vids.values())),
+                "largest_gate_change": worst,
+            }
+        chosen = _spread(positions, PROBED_VIDEOS)
+        if len(chosen) < 2:
+            nothing = {"how": "not checked: one sample", "compared": 0, "largest_gate_change": None}
+            return {**nothing, "videos": len(set(vids.values()))}
+        worst = 0.0
+        features = [self.reader.read(self.index.queries[p]) for p in chosen]
+        fusion = self.model.avigate_fusion
+        before = fusion.swap_recorder(None)
+        try:
+            fusion.enable_gate_tracking()
+            for i, position in enumerate(chosen):
+                query = self.index.queries[position]
+                swapped = replace(features[i], text=features[i - 1].text)
+                fusion.set_current_sample_id([query.qid])
+                with torch.inference_mode():
+                    self.model(collate([(query, swapped)]))
+                worst = max(worst, gate_distance(fusion.gate_history[query.qid], self.history[query.qid]))
+        finally:
+            fusion.swap_recorder(before)
+        return {
+            "how": "videos run with another query's text",
+            "compared": len(chosen),
+            "videos": len(set(vids.values())),
+            "largest_gate_change": worst,
+        }
+
+
+def _spread(positions: Sequence[int], count: int) -> list[int]:
+    picks = np.unique(np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int))
+    return [positions[i] for i in picks]

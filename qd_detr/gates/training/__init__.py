@@ -1,0 +1,1 @@
+"""Training: targets, matching, losses, and the loop that `python -m qd_detr.gates.train` runs."""

@@ -1,5 +1,0 @@
-"""ANALYSIS_REPORT.md: findings in sentences with their numbers. It only reads what was computed."""
-
-from qd_detr.results.report.document import report_place, report_text, terminal_summary
-
-__all__ = ["report_place", "report_text", "terminal_summary"]

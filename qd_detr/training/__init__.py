@@ -1,1 +1,0 @@
-"""Training: targets, matching, losses, and the loop that `python -m qd_detr.train` runs."""
