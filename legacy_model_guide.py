@@ -21,6 +21,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
+from qd_detr.gates.command_line import program
 from qd_detr.gates.commands.guide.terminal import Terminal
 from qd_detr.gates.commands.guide.texts import CATALOGUES
 from qd_detr.gates.wording import LANGUAGES, Texts, language_of_locale
@@ -29,7 +30,7 @@ from qd_detr.gates.wording import LANGUAGES, Texts, language_of_locale
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="legacy_model_guide.py",
+        prog=program("legacy_model_guide.py"),
         description="Walk from a trained checkpoint to its gate analysis: finds checkpoints and data near the working "
         "directory, says what they are, runs test and analysis, and shows the commands. Without a terminal it prints "
         "the guide's text.",

@@ -20,7 +20,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.commands.analyse import AnalysisRequest, compare, prepare, run
 from qd_detr.gates.data.demo import KINDS, demo
 from qd_detr.gates.errors import RequestError
@@ -35,7 +35,7 @@ FIGURE_FORMATS = ("png", "pdf", "svg")
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="run_gate_analysis.py",
+        prog=program("run_gate_analysis.py"),
         description="Run a model over annotated queries with its gates recorded, and write the analysis.",
         allow_abbrev=False,
     )
@@ -114,6 +114,30 @@ def build_parser() -> argparse.ArgumentParser:
     add("--lang", choices=LANGUAGES, default="en", help="language of the report and the summary (default: en)")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
+
+
+# An installation starts these from here: this module finds the package whatever other qd_detr stands before it.
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m qd_detr.gates.train`."""
+    from qd_detr.gates.train import main
+
+    return main(argv)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m qd_detr.gates.evaluation`."""
+    from qd_detr.gates.evaluation.__main__ import main
+
+    return main(argv)
+
+
+def evolution(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m qd_detr.gates.monitor`."""
+    from qd_detr.gates.monitor.__main__ import main
+
+    return main(argv)
 
 
 def request_from(args: argparse.Namespace) -> AnalysisRequest:

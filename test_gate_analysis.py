@@ -28,6 +28,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
+from qd_detr.gates.command_line import program
 from qd_detr.gates.commands.selfcheck.bench import Bench, Commands, one_thread
 from qd_detr.gates.commands.selfcheck.ledger import CheckResult, Ledger
 from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
@@ -36,7 +37,7 @@ from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="test_gate_analysis.py",
+        prog=program("test_gate_analysis.py"),
         description="Check that the toolkit works here, on a tiny model with random weights and planted data. "
         "Exit status: 0 every check passed, 1 some failed, 2 the request was wrong.",
         allow_abbrev=False,

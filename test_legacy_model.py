@@ -21,7 +21,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.commands.certify.examine import examine
 from qd_detr.gates.commands.certify.report import certificate_text, check_writable, write_report
 from qd_detr.gates.commands.certify.request import CertificateRequest
@@ -33,7 +33,7 @@ from qd_detr.gates.wording import LANGUAGES, Texts
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="test_legacy_model.py",
+        prog=program("test_legacy_model.py"),
         description="Examine a checkpoint: can it be analysed, and is the loaded model the file's, to the bit? "
         "Exit status: 0 usable and exact, 1 examined and not, 2 the request was wrong.",
         allow_abbrev=False,

@@ -1,9 +1,10 @@
-"""How a command ends: its exit status, and one line on stderr where it could not do what was asked."""
+"""What a command is called and how it ends: its exit status, and one line on stderr where it could not do what was asked."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from qd_detr.gates.errors import RequestError, RunError
 
@@ -27,6 +28,12 @@ def exit_status(work: Callable[[], int | None], *, interrupted: str = "interrupt
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
+
+
+def program(in_checkout: str) -> str:
+    """Return what a command calls itself: the name it was installed under, else how it is called in a checkout."""
+    called = Path(sys.argv[0]).stem
+    return called if called.startswith("qd-detr-gates") else in_checkout
 
 
 def _one_line(error: Exception) -> str:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.monitor import GateMonitor
 from qd_detr.gates.training.distributed import join_world
 from qd_detr.gates.training.loop import AroundValidation, Training
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m qd_detr.gates.train",
+        prog=program("python -m qd_detr.gates.train"),
         description="Train a QD-DETR model with AVIGATE fusion. Options have their legacy names and defaults. "
         "Several processes: torchrun --nproc_per_node N -m qd_detr.gates.train ...",
     )

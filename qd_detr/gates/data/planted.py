@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.json_text import read_json
 
@@ -284,7 +284,7 @@ def training_flags(directory: str | Path) -> list[str]:
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m qd_detr.gates.planted",
+        prog=program("python -m qd_detr.gates.planted"),
         description="Write a small audio-visual dataset in which it is known for which videos audio helps, and when.",
     )
     parser.add_argument("--output", required=True, help="folder to write, new or empty")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.data.annotations import DATASETS, read_annotations
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation.report import write_metrics
@@ -20,7 +20,7 @@ from qd_detr.gates.evaluation.submission import read_submission
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m qd_detr.gates.evaluation",
+        prog=program("python -m qd_detr.gates.evaluation"),
         description="Evaluate predictions against annotations, number for number as the field reports them.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status
+from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.commands.analyse import AnalysisRequest
 from qd_detr.gates.monitor.afterwards import watch_checkpoints
 
@@ -17,7 +17,7 @@ from qd_detr.gates.monitor.afterwards import watch_checkpoints
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
-        prog="python -m qd_detr.gates.monitor",
+        prog=program("python -m qd_detr.gates.monitor"),
         description="Gates over the epochs of a finished training, from its saved checkpoints.",
         allow_abbrev=False,
     )
