@@ -18,6 +18,7 @@ from qd_detr.gates.analysis.slices import slices
 from qd_detr.gates.commands.analyse import prepare
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of
 from qd_detr.gates.figures.clustering import NoGroups, cluster_profiles
+from qd_detr.gates.gating import ATTENTION, FFN
 from qd_detr.gates.results.report import terminal_summary
 from qd_detr.gates.results.report.audio import relation_sentence, verdict_sentence
 from qd_detr.gates.results.report.wording import CATALOGUES, report_texts, said
@@ -139,7 +140,7 @@ def test_english_verdicts_and_relations_are_those_of_audio_help_json(runs: Runs)
 
 
 def test_the_note_on_a_changed_gating_type_is_the_one_of_the_other_files() -> None:
-    facts = FusionFacts("global", "clipwise", 2, 16, (-1.0, 1.0))
+    facts = FusionFacts("global", "clipwise", 2, 16, (ATTENTION, FFN))
     assert report_texts("en")("audit.gating_changed", trained="clipwise", gating="global") == f"**{facts.gating_note}**"
 
 

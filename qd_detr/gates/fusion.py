@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.gating import ATTENTION, FFN, Gate, GatingType, gating_named, over_layers, range_of
 from qd_detr.gates.model.attention import hooked, padding_of, self_attention
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates, SampleId
@@ -25,7 +25,7 @@ from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates, SampleId
 
 @dataclass(frozen=True)
 class GateSite:
-    """Where a gate stands: its fusion layer (from 0) and its kind, "attention" or "ffn"."""
+    """Where a gate stands: its fusion layer (from 0) and its kind (`Gate.kind`)."""
 
     layer_idx: int
     kind: str
@@ -39,6 +39,7 @@ class GatingFunction(nn.Module):
     """Two gates of one type from the joint audio-visual features: g = tanh(MLP([v | a])).
 
     Attributes:
+        gating: the type of its gates, as facts; `gating_type` is its name.
         value_range: the interval that holds every gate, (-1, 1) for tanh; None where a subclass cannot tell.
     """
 
@@ -47,9 +48,14 @@ class GatingFunction(nn.Module):
     def __init__(self, hidden_dim: int, gating_type: str) -> None:
         super().__init__()
         self.gating_type = gating_type
-        width = hidden_dim if gating_type == "elementwise" else 1
+        width = self.gating.channels(hidden_dim)
         self.mlp_mha = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
         self.mlp_ffn = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
+
+    @property
+    def gating(self) -> GatingType:
+        """The type of its gates."""
+        return gating_named(self.gating_type)
 
     def squash(self, raw: Tensor) -> Tensor:
         """Map the MLP's output to a gate inside `value_range`."""
@@ -57,7 +63,7 @@ class GatingFunction(nn.Module):
 
     def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
         """Return the attention gate and the FFN gate, each (B, *G), of video and audio (B, L, D)."""
-        if self.gating_type == "global":
+        if not self.gating.per_clip:
             # Padding is averaged in: legacy checkpoints were trained so, and masking would move every gate.
             joint = torch.cat([video.mean(dim=1), audio.mean(dim=1)], dim=-1).unsqueeze(1)  # (B, 1, 2D)
         else:
@@ -94,6 +100,12 @@ class GatedFusionLayer(nn.Module):
         self.norm2 = nn.LayerNorm(hidden_dim)
         self.norm3 = nn.LayerNorm(hidden_dim)
         self.norm4 = nn.LayerNorm(hidden_dim)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The layer's gates, in the order in which the forward uses them."""
+        value_range = getattr(self.gating_function, "value_range", None)
+        return tuple(replace(gate, value_range=value_range) for gate in (ATTENTION, FFN))
 
     def forward(
         self,
@@ -194,8 +206,7 @@ class AVIGATEFusionCustom(nn.Module):
                 f"vid_dim and aud_dim must equal hidden_dim (the features come projected); "
                 f"got vid_dim={vid_dim}, aud_dim={aud_dim}, hidden_dim={hidden_dim}"
             )
-        if gating_type not in GATING_TYPES:
-            raise ValueError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {gating_type!r}")
+        gating_named(gating_type)
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1; got {num_layers}")
         if hidden_dim % n_heads:
@@ -223,13 +234,19 @@ class AVIGATEFusionCustom(nn.Module):
         return cast("list[GatedFusionLayer]", list(self.fusion_layers))
 
     @property
+    def gating(self) -> GatingType:
+        """The type of the gates."""
+        return gating_named(self.gating_type)
+
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """The gates of every layer, in the order in which it uses them; a range holds that gate in all layers."""
+        return over_layers([layer.gates for layer in self.layers])
+
+    @property
     def gate_range(self) -> tuple[float, float] | None:
         """The interval that holds every gate of every layer, or None if a gating function does not know its own."""
-        ranges = [getattr(layer.gating_function, "value_range", None) for layer in self.layers]
-        known = [r for r in ranges if r is not None]
-        if len(known) < len(ranges):
-            return None
-        return min(r[0] for r in known), max(r[1] for r in known)
+        return range_of(self.gates)
 
     def switch_gating_type(self, gating_type: str) -> None:
         """Run the same weights as global or clipwise gating; `trained_gating_type` keeps what they were trained as.
@@ -241,7 +258,7 @@ class AVIGATEFusionCustom(nn.Module):
         """
         if gating_type == self.gating_type:
             return
-        if {gating_type, self.gating_type} != {"global", "clipwise"}:
+        if gating_type not in self.gating.exchangeable_with:
             raise ValueError(
                 f"a fusion trained as {self.trained_gating_type} cannot run as {gating_type}: an elementwise gate has "
                 "hidden_dim outputs and the others one, so their weights differ in shape; only global and clipwise "

@@ -1,6 +1,130 @@
-"""The types of gates there are, as the option `gating_type` names them."""
+"""Gates and types of gating, as facts that everything else reads instead of comparing names. Needs no torch.
+
+A fusion states its gates (`fusion.gates`) and its type of gating (`fusion.gating`). A new gate or a new type is added
+there and here; statistics, figures, interventions and files follow from the facts.
+"""
 
 from __future__ import annotations
 
-GATING_TYPES = ("global", "clipwise", "elementwise")
-"""One number per sample; one per clip; one per clip and channel."""
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+ValueRange = tuple[float, float]
+
+AUDIO = "audio"
+"""Role of a gate that scales the audio which is added to the video: how much audio enters."""
+REFINEMENT = "refinement"
+"""Role of a gate that scales a step on features that hold the audio already."""
+SHIFT = "shift"
+"""Role of a gate that is itself added, to every feature alike."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate of a fusion layer.
+
+    Attributes:
+        kind: its name in keys and columns: `{kind}_gates`, `{kind}_mean`.
+        role: `AUDIO`, `REFINEMENT` or `SHIFT`.
+        label: its name in a sentence. short: its name in files of raw values and in `att_means`.
+        value_range: the interval that holds its values, None where nothing states one.
+        off: the value at which its branch adds nothing; None if no value does. 0 for a factor, -1 for the g of a
+            factor 1 + g.
+    """
+
+    kind: str
+    role: str
+    label: str
+    short: str
+    value_range: ValueRange | None = None
+    off: float | None = 0.0
+
+    @property
+    def gates_key(self) -> str:
+        """The key of its values in an entry of the history."""
+        return f"{self.kind}_gates"
+
+
+ATTENTION = Gate("attention", AUDIO, "attention", "att")
+FFN = Gate("ffn", REFINEMENT, "FFN", "ffn")
+
+
+def over_layers(layers: Sequence[Sequence[Gate]]) -> tuple[Gate, ...]:
+    """Return the gates of a fusion from those of its layers: each with the smallest interval that holds all layers'.
+
+    Raises:
+        ValueError: the layers differ in more than the ranges of their gates.
+    """
+    found = []
+    for same in zip(*layers, strict=True):
+        ranges = [gate.value_range for gate in same if gate.value_range is not None]
+        known = len(ranges) == len(same)
+        whole = (min(low for low, _ in ranges), max(high for _, high in ranges)) if known else None
+        gates = {replace(gate, value_range=whole) for gate in same}
+        if len(gates) > 1:
+            raise ValueError(f"the layers of one fusion have different gates: {', '.join(map(str, same))}")
+        found.append(gates.pop())
+    return tuple(found)
+
+
+def range_of(gates: Sequence[Gate]) -> ValueRange | None:
+    """Return the smallest interval that holds every gate, None if one of them states no range."""
+    ranges = [gate.value_range for gate in gates]
+    known = [one for one in ranges if one is not None]
+    if not known or len(known) < len(ranges):
+        return None
+    return min(low for low, _ in known), max(high for _, high in known)
+
+
+@dataclass(frozen=True)
+class GatingType:
+    """How many values a gate has.
+
+    Attributes:
+        name: the option `gating_type`.
+        per_clip: a value for every clip, so that the gate can follow time; else one for the whole sequence.
+        per_channel: a value for every feature channel; else one for all of them.
+        exchangeable_with: names of the types whose weights have the same shapes, so that only the training tells.
+    """
+
+    name: str
+    per_clip: bool
+    per_channel: bool
+    exchangeable_with: tuple[str, ...] = ()
+
+    @property
+    def form(self) -> str:
+        """The name of the plain type whose gates have this shape; texts about the shape are found under it."""
+        return "elementwise" if self.per_channel else "clipwise" if self.per_clip else "global"
+
+    def channels(self, hidden_dim: int) -> int:
+        """Return C, the values of a gate at one place in time."""
+        return hidden_dim if self.per_channel else 1
+
+    def shape(self, n_clips: int, hidden_dim: int) -> tuple[int, int]:
+        """Return the shape of one sample's gate, (n_clips or 1, C)."""
+        return (n_clips if self.per_clip else 1), self.channels(hidden_dim)
+
+
+GATING_TYPES = {
+    gating.name: gating
+    for gating in (
+        GatingType("global", per_clip=False, per_channel=False, exchangeable_with=("clipwise",)),
+        GatingType("clipwise", per_clip=True, per_channel=False, exchangeable_with=("global",)),
+        GatingType("elementwise", per_clip=True, per_channel=True),
+    )
+}
+"""The types by name."""
+EXCHANGEABLE = tuple(name for name, gating in GATING_TYPES.items() if gating.exchangeable_with)
+"""Names of the types that weights alone do not tell apart."""
+
+
+def gating_named(name: str) -> GatingType:
+    """Return a type of gating by its name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in GATING_TYPES:
+        raise ValueError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {name!r}")
+    return GATING_TYPES[name]

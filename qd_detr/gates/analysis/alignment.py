@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.analysis.shift_null import COLUMNS, LAGS, ShiftNull, Target, shift_table
+from qd_detr.gates.gating import gating_named
 
 AGAINST = ("annotation", "prediction")
 DRAWS = 2000
@@ -29,7 +30,7 @@ class SeriesKey(NamedTuple):
     """Names one series of a sample: which layer, which gate, and what of it ("magnitude", "injection")."""
 
     layer: int
-    kind: str  # "attention" or "ffn"
+    kind: str  # Gate.kind
     name: str
 
 
@@ -79,14 +80,15 @@ class MomentAlignment:
 
     Args:
         clip_length_s: seconds a clip.
-        gating_type: for "global" nothing is kept, and the readout says that it does not apply.
+        gating_type: where it has one gate for the whole sequence, nothing is kept, and the readout says that it does
+            not apply.
     """
 
     def __init__(self, clip_length_s: float, gating_type: str) -> None:
         if not clip_length_s > 0:
             raise ValueError(f"clip_length_s is {clip_length_s}; expected seconds above 0")
         self.clip_length_s = clip_length_s
-        self.gating_type = gating_type
+        self.gating = gating_named(gating_type)
         self._keys: tuple[SeriesKey, ...] = ()
         self._samples: dict[str, _Sample] = {}
 
@@ -117,7 +119,7 @@ class MomentAlignment:
             predicted_windows_s: the predicted windows to hold the series against, often just the first.
             predicted_saliency: (n,) predicted score per clip.
         """
-        if self.gating_type == "global":
+        if not self.gating.per_clip:
             return
         keys = tuple(sorted(SeriesKey(*key) for key in series))
         if not keys or (self._keys and keys != self._keys):
@@ -152,10 +154,10 @@ class MomentAlignment:
 
     def merge(self, other: MomentAlignment) -> None:
         """Take in the samples of `other`, which must have the same settings and none of the same ids."""
-        if (self.clip_length_s, self.gating_type) != (other.clip_length_s, other.gating_type):
+        if (self.clip_length_s, self.gating.name) != (other.clip_length_s, other.gating.name):
             raise ValueError(
-                f"cannot merge {other.gating_type} gates over clips of {other.clip_length_s} s into "
-                f"{self.gating_type} gates over clips of {self.clip_length_s} s"
+                f"cannot merge {other.gating.name} gates over clips of {other.clip_length_s} s into "
+                f"{self.gating.name} gates over clips of {self.clip_length_s} s"
             )
         if self._keys and other._keys and self._keys != other._keys:
             raise ValueError(f"cannot merge the series {other._keys} into {self._keys}")
@@ -184,7 +186,7 @@ class MomentAlignment:
             first after the window for ends; "p_any_lag" judges the largest deviation over lags at once. p is
             two-sided, (1 + draws at least as far from 0) / (1 + draws). Not a number becomes None.
         """
-        if self.gating_type == "global":
+        if not self.gating.per_clip:
             return {"applies": False, "reason": "a global gate is one number a video: it cannot follow a moment"}
         if not self._samples:
             return {"applies": False, "reason": "no sample was recorded"}

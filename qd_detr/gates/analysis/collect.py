@@ -6,20 +6,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from qd_detr.gates.analysis.statistics import GateStatistics, SampleRow
+from qd_detr.gates.gating import Gate, GatingType, ValueRange, gating_named, range_of
 from qd_detr.gates.tracking.entries import COSINE_KEYS, GATE_KEYS, INJECTION_KEYS, GateEntry, SampleId, samples_of
-
-ValueRange = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class FusionFacts:
-    """What the analysis needs to know of a fusion, without holding on to the model."""
+    """What the analysis needs to know of a fusion, without holding on to the model.
+
+    Attributes:
+        gates: the gates of every layer, in the order of use.
+    """
 
     gating_type: str
     trained_gating_type: str
     num_layers: int
     hidden_dim: int
-    gate_range: ValueRange | None
+    gates: tuple[Gate, ...]
+
+    @property
+    def gating(self) -> GatingType:
+        """The type of the gates as they were run."""
+        return gating_named(self.gating_type)
+
+    @property
+    def gate_range(self) -> ValueRange | None:
+        """The interval that holds every gate, None if one of them states none."""
+        return range_of(self.gates)
 
     @property
     def gating_note(self) -> str | None:

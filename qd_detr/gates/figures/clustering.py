@@ -133,7 +133,7 @@ class ClusteringData:
     Attributes:
         groups: The groups.
         feature_names: A name per feature, as "attention 0"; as many as the profiles have.
-        gating_type: global, clipwise or elementwise.
+        gating_type: A name from `gating.GATING_TYPES`.
         n_videos: Videos behind the samples, if known.
         what: What a feature is, for the caption.
     """

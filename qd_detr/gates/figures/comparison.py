@@ -64,7 +64,7 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     injections = [sample.per_clip("attention_injection") for sample in samples]
     with_injection = any(injection is not None for injection in injections)
     ceiling = scale.attention_injection_max or style.round_up(style.largest(*injections))
-    over_time = gating_type != "global" or with_injection
+    over_time = samples[0].gating.per_clip or with_injection
     strip = max(0.3, n_layers * (0.15 if n_layers <= 4 else 0.085))
     n_rows = int(np.ceil(len(samples) / 2)) if over_time else 0
     summary_height = max(0.6, 0.055 * n_layers * (len(samples) + 1.5))
@@ -166,7 +166,6 @@ def _draw_strips(
     ceiling: float,
 ) -> None:
     """Draw a strip of layers over seconds per sample, two in a row, ground truth above it."""
-    gating_type = samples[0].gating_type
     height = figure.get_size_inches()[1]
     title, unit, colours, limits = {
         "clipwise": ("Attention gate over time", "gate", style.GATE_COLOURS, (-scale.gate_limit, scale.gate_limit)),
@@ -182,7 +181,7 @@ def _draw_strips(
             style.MAGNITUDE_COLOURS,
             (0.0, ceiling),
         ),
-    }[gating_type]
+    }[samples[0].gating.form]
     top += 0.12
     figure.text(0.12 / style.PAGE_WIDTH_IN, 1 - top / height, title, size=8.5, weight="bold", va="center")
     if any(sample.true_windows_s is not None for sample in samples):
@@ -262,8 +261,7 @@ def _draw_strips(
 
 def _strip_values(sample: SampleData) -> FloatArray | None:
     """Give what the strip shows, (layers, clips)."""
-    if sample.gating_type == "clipwise":
-        return np.stack(sample.gates("attention"))
-    if sample.gating_type == "elementwise":
-        return np.stack([np.abs(gate).mean(axis=1) for gate in sample.gates("attention")])
-    return sample.per_clip("attention_injection")
+    if not sample.gating.per_clip:
+        return sample.per_clip("attention_injection")
+    gates = np.stack(sample.gates("attention"))
+    return np.abs(gates).mean(axis=2) if sample.gating.per_channel else gates

@@ -115,7 +115,7 @@ class OverallData:
     """What `overall_statistics` and `layer_distributions` show.
 
     Attributes:
-        gating_type: global, clipwise or elementwise.
+        gating_type: A name from `gating.GATING_TYPES`.
         n_samples: Samples (queries) behind the counts.
         n_videos: Videos behind them: the true n where gates do not depend on the query. None if not known.
         attention: The attention gate.

@@ -37,7 +37,7 @@ class PatternData:
 
     Attributes:
         sample_ids: The ids, in the order of the rows.
-        gating_type: global, clipwise or elementwise.
+        gating_type: A name from `gating.GATING_TYPES`.
         attention_gates: Mean attention gate.
         ffn_gates: Mean FFN gate.
         attention_magnitudes: Mean |attention gate|; where channels cancel in the mean it is the one to look at.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.gating import GatingType, gating_named
 
 FloatArray = NDArray[np.float64]
 
@@ -22,7 +22,7 @@ class SampleData:
 
     Attributes:
         sample_id: The id as the user knows it.
-        gating_type: global, clipwise or elementwise.
+        gating_type: A name from `gating.GATING_TYPES`.
         attention_gates: One array per layer in its native shape, with or without leading axes of size 1:
             global (1,), clipwise (C, 1) or (C,), elementwise (C, D). Valid clips only.
         ffn_gates: The same for the FFN gate.
@@ -58,6 +58,15 @@ class SampleData:
     annotated_saliency_max: float = 4.0
 
     @property
+    def gating(self) -> GatingType:
+        """The type of the gates.
+
+        Raises:
+            ValueError: no type has that name.
+        """
+        return gating_named(self.gating_type)
+
+    @property
     def n_layers(self) -> int:
         """Number of fusion layers."""
         return len(self.attention_gates)
@@ -79,10 +88,6 @@ class SampleData:
             ValueError: A gate does not have the shape that the gating type says.
         """
         layers = self.attention_gates if kind == "attention" else self.ffn_gates
-        if self.gating_type not in GATING_TYPES:
-            raise ValueError(
-                f"sample {self.sample_id}: gating type must be one of {GATING_TYPES}, got {self.gating_type}"
-            )
         if self.n_clips < 1 or len(layers) != self.n_layers or not self.n_layers:
             raise ValueError(
                 f"sample {self.sample_id}: needs at least one clip and as many ffn as attention gates, got "
@@ -92,17 +97,11 @@ class SampleData:
 
     def _native(self, layer_idx: int, gate: FloatArray, kind: str) -> FloatArray:
         n = self.n_clips
-        if self.gating_type == "global" and gate.size == 1:
-            return gate.reshape(1)
-        if self.gating_type == "clipwise" and gate.size == n:
-            return gate.reshape(n)
-        if (
-            self.gating_type == "elementwise"
-            and gate.ndim >= 2
-            and gate.shape[-2] == n
-            and gate.size == n * gate.shape[-1]
-        ):
-            return gate.reshape(n, gate.shape[-1])
+        rows = n if self.gating.per_clip else 1
+        if not self.gating.per_channel and gate.size == rows:
+            return gate.reshape(rows)
+        if self.gating.per_channel and gate.shape[-2:-1] == (rows,) and gate.size == rows * gate.shape[-1]:
+            return gate.reshape(rows, gate.shape[-1])
         raise ValueError(
             f"sample {self.sample_id}, layer {layer_idx}: a {self.gating_type} {kind} gate of {n} clips "
             f"cannot have the shape {gate.shape}"

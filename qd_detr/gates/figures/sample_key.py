@@ -8,6 +8,7 @@ from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.style import FigureScale
 from qd_detr.gates.figures.text import printable, wrap
+from qd_detr.gates.gating import GatingType, gating_named
 
 SHOWN_PREDICTIONS = 5
 KINDS = ("attention", "ffn")
@@ -31,6 +32,11 @@ class LayoutKey:
     saliency: tuple[bool, bool]
     injection: tuple[bool, bool]
     saliency_max: float
+
+    @property
+    def gating(self) -> GatingType:
+        """The type of the gates."""
+        return gating_named(self.gating_type)
 
     @classmethod
     def of(cls, data: SampleData) -> LayoutKey:

@@ -60,7 +60,7 @@ class SampleLayout:
         heading = MARGIN_IN + key.n_query_lines * QUERY_LINE_IN + (0.06 if key.n_query_lines else 0)
         top = heading + 2 * _FACT_LINE_IN + 0.02
         time_axis = 0.3 if heights else 0.0
-        compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if key.gating_type == "global" else 0.0
+        compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if not key.gating.per_clip else 0.0
         total = top + sum(h + TITLE_IN + GAP_IN for h in heights.values()) + time_axis + compact + 0.3
         self.figure = style.new_figure(total, dpi=dpi)
         self._query = [
@@ -108,7 +108,7 @@ class SampleLayout:
         elif part == "spread":
             self._panels.append(SpreadPanel(axes, key, scale, kind, height))
         else:
-            strip = ClipwiseStrip if key.gating_type == "clipwise" else ChannelStrip
+            strip = ChannelStrip if key.gating.per_channel else ClipwiseStrip
             self._panels.append(strip(axes, key, scale, kind))
 
     def _add_global_panels(self, top: float) -> None:
@@ -185,9 +185,9 @@ def _panel_heights(key: LayoutKey) -> dict[str, float]:
     for kind, given in zip(KINDS, key.injection, strict=True):
         if given:
             heights[f"{kind}_injection"] = max(0.78, 0.135 * n)
-        if key.gating_type == "clipwise":
-            heights[f"{kind}_strip"] = n * (0.3 if n <= 4 else 0.19)
-        elif key.gating_type == "elementwise":
+        if key.gating.per_channel:
             heights[f"{kind}_spread"] = max(0.72, 0.135 * n)
             heights[f"{kind}_strip"] = n * (0.46 if n <= 4 else 0.24)
+        elif key.gating.per_clip:
+            heights[f"{kind}_strip"] = n * (0.3 if n <= 4 else 0.19)
     return heights

@@ -26,7 +26,7 @@ def facts_of(fusion: AVIGATEFusionCustom) -> FusionFacts:
         trained_gating_type=fusion.trained_gating_type,
         num_layers=fusion.num_layers,
         hidden_dim=fusion.hidden_dim,
-        gate_range=fusion.gate_range,
+        gates=fusion.gates,
     )
 
 

@@ -273,9 +273,8 @@ def pattern_data(findings: RunFindings) -> PatternData:
 
 def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str], str]:
     """Return every sample's gate profile, (S, F), the names of the features, and what a feature is."""
-    # The mean over the channels of an elementwise gate cancels; its magnitude does not.
-    elementwise = analysis.facts.gating_type == "elementwise"
-    figure, what = ("abs_mean", "mean |gate|") if elementwise else ("mean", "mean gate")
+    # The mean of a gate over its channels cancels; its magnitude does not.
+    figure, what = ("abs_mean", "mean |gate|") if analysis.facts.gating.per_channel else ("mean", "mean gate")
     profiles = np.concatenate([_column(analysis, kind, figure) for kind in GATE_KINDS], axis=1)
     names = [f"{kind} {layer}" for kind in GATE_KINDS for layer in range(analysis.facts.num_layers)]
     return profiles, names, f"a sample's {what} of each layer"

@@ -75,7 +75,7 @@ OPTIONS = (
     Option("clip_length", "positive", "length of a clip, s"),
     Option("max_windows", "count", "most windows of a query to train on"),
     Option("use_avigate_custom", "switch", "gated audio-visual fusion; needed: without it there are no gates"),
-    Option("gating_type", "text", "type of the gates", GATING_TYPES),
+    Option("gating_type", "text", "type of the gates", tuple(GATING_TYPES)),
     Option("fusion_layers", "count", "fusion layers"),
     Option("fusion_n_heads", "count", "attention heads of the fusion"),
     Option("enc_layers", "count", "encoder layers"),

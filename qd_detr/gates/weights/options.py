@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
-from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.gating import GATING_TYPES, gating_named
 from qd_detr.gates.json_text import read_json
 from qd_detr.gates.model.architecture import Architecture, gate_width, sizes_from_weights
 
@@ -174,7 +174,7 @@ def resolve_settings(
                 f"legacy code; only {name} = {want!r} can be run"
             )
     trained = _trained_gating_type(weights, options, origins, disagreements, sizes["hidden_dim"])
-    if origins["gating_type"] == "default" and gating_type in ("global", "clipwise"):
+    if origins["gating_type"] == "default" and gating_type in gating_named(trained).exchangeable_with:
         trained = gating_type  # nothing but the legacy default speaks against the caller
     run_type = _gating_type_to_run(trained, gating_type)
     options["gating_type"] = run_type
@@ -292,7 +292,7 @@ def _trained_gating_type(
     stated, width = options["gating_type"], gate_width(weights)
     if stated not in GATING_TYPES:
         raise RequestError(
-            f"the option gating_type ({origins['gating_type']}) is {stated!r:.100}; expected one of {GATING_TYPES}"
+            f"the option gating_type ({origins['gating_type']}) is {stated!r:.100}; expected one of {tuple(GATING_TYPES)}"
         )
     if width == hidden_dim and hidden_dim > 1:
         if stated != "elementwise" and origins["gating_type"] != "default":
@@ -315,7 +315,7 @@ def _gating_type_to_run(trained: str, asked: str | None) -> str:
         return trained
     if asked not in GATING_TYPES:
         raise RequestError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {asked!r}")
-    if "elementwise" in (asked, trained):
+    if asked not in gating_named(trained).exchangeable_with:
         raise RequestError(
             f"gating type {asked} was asked of a model trained as {trained}: their gates have different weights "
             f"(an elementwise gate has hidden_dim outputs, the others one), so no conversion exists; "

@@ -1,6 +1,6 @@
 """The statistics of a whole run: both gates of every fusion layer, over all samples, in one pass.
 
-Shapes: A layers, n clips (1 for a global gate), C channels (hidden_dim for elementwise gates, else 1).
+Shapes: A layers, n clips (1 for one gate a sequence), C channels (hidden_dim for a gate per channel, else 1).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from qd_detr.gates.analysis.statistics.dead import DeadGates
 from qd_detr.gates.analysis.statistics.values import ValueStatistics, check_values, checked_range
 from qd_detr.gates.analysis.statistics.variance import VariancePartition
-from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.gating import gating_named
 
 COSINE_RANGE = (-1.0, 1.0)
 HISTOGRAM_BINS = 100
@@ -125,26 +125,25 @@ class GateStatistics:
     Every value counts alike: a longer video has more clips and so more weight. Samples may share a video; each counts.
 
     Args:
-        gating_type: global, clipwise or elementwise.
+        gating_type: A name from `gating.GATING_TYPES`.
         num_layers: Fusion layers.
         value_range: The gating function's range, (-1, 1) for tanh; None if it states none.
-        hidden_dim: Channels of an elementwise gate.
+        hidden_dim: Channels of a gate that has a value for each.
     """
 
     def __init__(
         self, gating_type: str, num_layers: int, value_range: tuple[float, float] | None, hidden_dim: int
     ) -> None:
-        if gating_type not in GATING_TYPES:
-            raise ValueError(f"gating_type: expected one of {', '.join(GATING_TYPES)}, got {gating_type!r}")
         if num_layers < 1 or hidden_dim < 1:
             raise ValueError(
                 f"expected at least 1 layer and 1 channel, got num_layers {num_layers}, hidden_dim {hidden_dim}"
             )
         self.gating_type = gating_type
+        self._gating = gating_named(gating_type)
         self.num_layers = num_layers
         self.value_range = checked_range(value_range)
         self.hidden_dim = hidden_dim
-        self.channels = hidden_dim if gating_type == "elementwise" else 1
+        self.channels = self._gating.channels(hidden_dim)
         self.total_samples = 0
         self._attention = _Kind(num_layers, self.channels, self.value_range)
         self._ffn = _Kind(num_layers, self.channels, self.value_range)
@@ -251,9 +250,10 @@ class GateStatistics:
 
     def _gates(self, sample_id: int | str, name: str, arrays: Sequence[np.ndarray]) -> _Measured:
         values = self._stacked(sample_id, name, arrays, gate_axes=2)  # (A, n, C)
-        clips_fit = values.shape[1] == 1 if self.gating_type == "global" else values.shape[1] >= 1
+        per_clip = self._gating.per_clip
+        clips_fit = values.shape[1] >= 1 if per_clip else values.shape[1] == 1
         if not clips_fit or values.shape[2] != self.channels:
-            expected = "(1, 1)" if self.gating_type == "global" else f"(clips, {self.channels})"
+            expected = f"({'clips' if per_clip else 1}, {self.channels})"
             raise ValueError(
                 f"sample {sample_id!r}: a {self.gating_type} {name} has the shape {expected}, got {values.shape[1:]}"
             )
@@ -270,8 +270,8 @@ class GateStatistics:
         if arrays is None:
             return None
         values = self._stacked(sample_id, name, arrays, gate_axes=1)[:, :, None]  # (A, n, 1)
-        if values.shape[1] < 1 or (self.gating_type != "global" and values.shape[1] != gate_clips):
-            expected = "at least one" if self.gating_type == "global" else str(gate_clips)
+        if values.shape[1] < 1 or (self._gating.per_clip and values.shape[1] != gate_clips):
+            expected = str(gate_clips) if self._gating.per_clip else "at least one"
             raise ValueError(
                 f"sample {sample_id!r}: {name} of {values.shape[1]} clips, expected {expected}, as many as are valid"
             )

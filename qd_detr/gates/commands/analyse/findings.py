@@ -28,7 +28,7 @@ class AlignmentCollector:
 
     def add(self, context: SampleContext, entry: GateEntry) -> None:
         """Take in a sample: magnitude (mean over channels) and injection of every gate, per clip."""
-        if self._alignment.gating_type == "global" or context.query is None:
+        if not self._alignment.gating.per_clip or context.query is None:
             return
         series: dict[SeriesKey, np.ndarray] = {}
         for layer in self._layers:

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from qd_detr.gates.fusion import GatingFunction
+from qd_detr.gates.gating import EXCHANGEABLE
 from qd_detr.gates.model.architecture import gate_width, sizes_from_weights
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import Checkpoint
@@ -47,7 +48,7 @@ def open_questions(checkpoint: Checkpoint, config: Options) -> list[str]:
     sizes_from_weights(checkpoint.weights)
     stated = _stated(checkpoint, config)
     questions = [name for name in ("nheads", "fusion_n_heads") if name not in stated]
-    if single_number_gates(checkpoint) and stated.get("gating_type") not in ("global", "clipwise"):
+    if single_number_gates(checkpoint) and stated.get("gating_type") not in EXCHANGEABLE:
         questions.insert(0, "gating_type")
     return questions
 
@@ -83,7 +84,7 @@ def readings_of(checkpoint: Checkpoint, questions: Sequence[str]) -> list[Readin
     hidden_dim = sizes_from_weights(checkpoint.weights)["hidden_dim"]
     heads = [count for count in range(1, _MOST_HEADS + 1) if hidden_dim % count == 0]
     answers: dict[str, list[Any]] = {
-        "gating_type": ["global", "clipwise"],
+        "gating_type": list(EXCHANGEABLE),
         "nheads": heads,
         "fusion_n_heads": heads,
         "use_txt_pos": [False, True],

@@ -19,6 +19,7 @@ from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.trials import try_on_random_inputs, try_on_samples
 from qd_detr.gates.commands.certify.weights import account_for_keys, prove_weights
 from qd_detr.gates.errors import CheckpointError, first_few
+from qd_detr.gates.gating import EXCHANGEABLE
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import file_sha256, pick_device, read_checkpoint
 from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
@@ -94,7 +95,7 @@ def _questions(subject: Subject) -> list[str]:
     """Return what nothing answers. A gating type that only the flag states is how the model was trained."""
     questions = claims.open_questions(subject.checkpoint, subject.config)
     asked = subject.request.gating_type
-    if asked in ("global", "clipwise") and "gating_type" in questions:
+    if asked in EXCHANGEABLE and "gating_type" in questions:
         subject.config = {**(subject.config or {}), "gating_type": asked}
         questions = claims.open_questions(subject.checkpoint, subject.config)
     return questions

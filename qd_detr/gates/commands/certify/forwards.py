@@ -21,7 +21,7 @@ from qd_detr.gates.data.features import FeatureIndex, FeatureReader
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs
 from qd_detr.gates.runs.postprocess import raw_predictions
-from qd_detr.gates.tracking.entries import GATE_KEYS, GateEntry
+from qd_detr.gates.tracking.entries import GateEntry
 
 # Largest difference between float32 and float64 arithmetic that passes, relative to the largest magnitude there
 # (at least 1). Measured on trained checkpoints: 1e-5; a wrong head count or gating type gives 1e-2 and more.
@@ -113,11 +113,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 def _recorded(entry: GateEntry | None, clips: int, model: QDDETR) -> bool:
     claims = model.architecture
-    shape = {"global": (1, 1, 1), "clipwise": (1, clips, 1), "elementwise": (1, clips, claims.hidden_dim)}
+    shape = (1, *model.avigate_fusion.gating.shape(clips, claims.hidden_dim))
     return entry is not None and all(
-        len(entry[key]) == claims.fusion_layers
-        and all(gate.shape == shape[model.avigate_fusion.gating_type] for gate in entry[key])
-        for key in GATE_KEYS.values()
+        len(entry[gate.gates_key]) == claims.fusion_layers
+        and all(values.shape == shape for values in entry[gate.gates_key])
+        for gate in model.avigate_fusion.gates
     )
 
 
@@ -196,7 +196,7 @@ def reference_gap(reference: Reference, single: Mapping[str, Any], outputs: Outp
     wanted: ReferenceOutputs = reference.forward(*(array(single[key]) for key in ("src_vid", "src_aud", "src_txt")))
     pairs = [(array(outputs[name]), getattr(wanted, name)) for name in ("pred_logits", "pred_spans", "saliency_scores")]
     for kind, theirs in (("attention", wanted.attention_gates), ("ffn", wanted.ffn_gates)):
-        ours = [gate[0].astype(float) for gate in gates[GATE_KEYS[kind]]]
+        ours = [gate[0].astype(float) for gate in gates[f"{kind}_gates"]]
         if len(ours) != len(theirs):
             return float("inf")
         pairs += list(zip(ours, theirs, strict=True))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from qd_detr.gates.gating import gating_named
 from qd_detr.gates.model.architecture import Architecture
 
 Array = npt.NDArray[np.float64]
@@ -83,7 +84,7 @@ class Reference:
         return x
 
     def _fusion_layer(self, name: str, v: Array, a: Array) -> tuple[Array, Array, Array]:
-        if self._claims.gating_type == "global":
+        if not gating_named(self._claims.gating_type).per_clip:
             joint = np.concatenate([v.mean(axis=0), a.mean(axis=0)])[None]  # (1, 2D)
         else:
             joint = np.concatenate([v, a], axis=1)  # (n, 2D)

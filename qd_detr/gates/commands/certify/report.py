@@ -12,6 +12,7 @@ from qd_detr.gates.commands.certify.claims import AROUND, INVISIBLE
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, REPORT_NAME, Certificate, Check
 from qd_detr.gates.commands.certify.texts import CATALOGUES
 from qd_detr.gates.errors import RequestError
+from qd_detr.gates.gating import EXCHANGEABLE
 from qd_detr.gates.results.tree import obstacle_to_writing, to_json
 from qd_detr.gates.wording import Texts, display_width, padded, wrapped
 
@@ -139,7 +140,7 @@ def _example(open_names: list[str], readings: list[dict[str, Any]]) -> dict[str,
     whole = [found["reading"] for found in readings if found["agree"] == found["queries"]]
     if len(whole) == 1:
         return whole[0]
-    made_up = {"gating_type": "clipwise", "nheads": 8, "fusion_n_heads": 4}
+    made_up = {"gating_type": EXCHANGEABLE[-1], "nheads": 8, "fusion_n_heads": 4}
     return {name: made_up[name] for name in open_names}
 
 

@@ -15,6 +15,7 @@ from qd_detr.gates.commands.guide.finding import Found, look_around
 from qd_detr.gates.commands.guide.terminal import Back, Leave, Terminal
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.gating import gating_named
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.weights.checkpoint import Checkpoint, read_checkpoint
 from qd_detr.gates.weights.options import DEFAULTS, Settings, read_options_file, resolve_settings
@@ -147,7 +148,9 @@ class Walk:
 
         gating = settings.trained_gating_type
         meaning = terminal.texts(
-            f"about.gating.{gating}", clip=settings.options["clip_length"], hidden_dim=sizes.hidden_dim
+            f"about.gating.{gating_named(gating).form}",
+            clip=settings.options["clip_length"],
+            hidden_dim=sizes.hidden_dim,
         )
         terminal.say("about.title")
         terminal.say(

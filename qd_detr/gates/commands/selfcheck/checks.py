@@ -16,6 +16,7 @@ from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
 from qd_detr.gates.commands.selfcheck.ledger import expect
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.batches import collate
+from qd_detr.gates.gating import gating_named
 from qd_detr.gates.results.analyzer import GateAnalyzer
 
 TREE = (
@@ -55,9 +56,7 @@ def tracking_changes_nothing(bench: Bench, gating_type: str) -> str:
     expect(list(history) == batch["qid"], f"recorded {list(history)} instead of {batch['qid']}")
     for b, (sample_id, entry) in enumerate(history.items()):
         clips = int(batch["src_vid_mask"][b].sum())
-        shape = {"global": (1, 1, 1), "clipwise": (1, clips, 1), "elementwise": (1, clips, tiny.HIDDEN_DIM)}[
-            gating_type
-        ]
+        shape = (1, *gating_named(gating_type).shape(clips, tiny.HIDDEN_DIM))
         found = [gate.shape for key in ("attention_gates", "ffn_gates") for gate in entry[key]]
         expect(found == [shape] * 2 * tiny.LAYERS, f"gates of {sample_id} are {found} instead of {shape}")
     return f"{len(before)} outputs of {len(history)} samples; gates {shape}"

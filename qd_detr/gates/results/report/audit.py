@@ -49,7 +49,7 @@ def _batch_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) ->
     points = []
     effects = audit.get("batch_effects")
     if findings.notes.get("legacy_batches"):
-        in_gates = findings.analysis.facts.gating_type == "global"
+        in_gates = not findings.analysis.facts.gating.per_clip
         point = texts("audit.legacy_batches_global" if in_gates else "audit.legacy_batches")
         points.append(point + (texts("audit.legacy_batches_own") if findings.notes.get("own_checkpoint") else ""))
     elif findings.notes.get("own_checkpoint"):

@@ -128,7 +128,7 @@ def _how_to_read(findings: RunFindings, texts: Texts) -> list[str]:
     return [
         texts("reading.title"),
         "",
-        texts(f"reading.{findings.analysis.facts.gating_type}"),
+        texts(f"reading.{findings.analysis.facts.gating.form}"),
         texts("reading.magnitude"),
         texts("reading.kinds"),
         texts("reading.injection"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from qd_detr.gates.gating import gating_named
 from qd_detr.gates.runs.interventions.edits import Edit, Intervention, Value, ValueRange
 from qd_detr.gates.tracking.entries import GATE_KINDS
 
@@ -45,7 +46,10 @@ def plan_of(
         for layer in layers:
             for kind in edit.kinds or GATE_KINDS:
                 steps.setdefault((layer, kind), []).append(edit)
-    plan = {site: _simplest(edits, gating_type == "global", gate_range) for site, edits in sorted(steps.items())}
+    plan = {
+        site: _simplest(edits, not gating_named(gating_type).per_clip, gate_range)
+        for site, edits in sorted(steps.items())
+    }
     return {site: found for site, found in plan.items() if found}
 
 
