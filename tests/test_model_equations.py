@@ -125,6 +125,7 @@ def slow_fusion(
             refined = p.two_layers("ffn1", p.norm("norm2", z))
             zb[t] = f * refined + z
             for kind, added, residual in (("attention", a * att, v[t]), ("ffn", f * refined, z)):
+                added, residual = added - added.mean(), residual - residual.mean()
                 flow[f"{kind}_injection"][t] = math.dist(added, 0 * added) / math.dist(residual, 0 * residual)
                 flow[f"{kind}_cosine"][t] = added @ residual / math.sqrt((added @ added) * (residual @ residual))
         n = np.array([p.norm("norm3", row) for row in zb])

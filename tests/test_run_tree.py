@@ -68,6 +68,7 @@ def test_the_keys_that_users_scripts_read_hold_the_numbers_of_the_raw_gates(tiny
     out = tiny.folder / "out"
     statistics = read_json(out / "overall_statistics.json")
     assert (statistics["total_samples"], statistics["gating_type"], statistics["num_layers"]) == (9, "clipwise", 2)
+    assert np.load(out / f"raw_data/{tiny.queries[1]['qid']}_layer1_injection.npy").shape == (1, 9)
     for kind, suffix, key in (("attention", "att", "attention_gates"), ("ffn", "ffn", "ffn_gates")):
         arrays = [[np.load(out / f"raw_data/{q['qid']}_layer{i}_{suffix}.npy") for q in tiny.queries] for i in (0, 1)]
         assert arrays[0][0].shape == (1, 12, 1)

@@ -323,12 +323,14 @@ def test_injection_of_nothing_into_nothing_is_zero():
     from qd_detr.gates.fusion import injection_of
 
     gate = torch.tensor([[[0.5], [0.5], [0.0], [-2.0]]])
-    branch = torch.tensor([[[3.0, 4.0], [3.0, 4.0], [3.0, 4.0], [3.0, 4.0]]])
-    residual = torch.tensor([[[0.0, 0.0], [0.0, 5.0], [0.0, 0.0], [0.0, 5.0]]])
+    # Less their means over channels (3, -3, 4, -4), of length 5 sqrt 2, and (0, 0, 5, -5), as long; their product is 40.
+    branch = torch.tensor([[[5.0, -1.0, 6.0, -2.0]]]).expand(1, 4, 4)
+    there = [7.0, 7.0, 12.0, 2.0]
+    residual = torch.tensor([[[3.0] * 4, there, [0.0] * 4, there]])
     injection, cosine = injection_of(gate, branch, residual)
     assert injection.tolist() == [[float("inf"), 0.5, 0.0, 2.0]]
     assert cosine[0].tolist() == pytest.approx([0.0, 0.8, 0.0, -0.8])
-    wide, wide_cosine = injection_of(gate.expand(1, 4, 2), branch, residual)
+    wide, wide_cosine = injection_of(gate.expand(1, 4, 4), branch, residual)
     torch.testing.assert_close(wide, injection)
     torch.testing.assert_close(wide_cosine, cosine)
 

@@ -158,26 +158,34 @@ class GatedFusionLayer(nn.Module):
 
 
 def injection_of(gate: Tensor, branch: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
-    """Return |g * branch| / |residual| and the cosine of g * branch to the residual, each (B, L).
+    """Return |P(g * branch)| / |P residual| and the cosine of the two vectors, each (B, L); P = I - 11'/D.
 
-    gate (B, *G), branch and residual (B, L, D). Norms run over D. A zero residual gives injection 0 where nothing is
-    added and inf where something is; the cosine of a zero vector is 0.
+    gate (B, *G), branch and residual (B, L, D). P takes the mean over channels off: every LayerNorm that reads the
+    residual removes it, so a constant moved between weights changes neither a prediction nor these two. Norms run over
+    D. A zero residual gives injection 0 where nothing is added and inf where something is; the cosine of a zero vector
+    is 0.
     """
-    length = torch.linalg.vector_norm(residual, dim=-1)
+    base = _centred(residual)
+    length = torch.linalg.vector_norm(base, dim=-1)
     if gate.shape[-1] == 1:
         # One gate for all channels scales the norm and keeps or flips the direction: no (B, L, D) product is needed.
         scale = gate[..., 0]  # (B, 1) or (B, L)
-        branch_length = torch.linalg.vector_norm(branch, dim=-1)
-        added = scale.abs() * branch_length
-        along = torch.linalg.vecdot(branch, residual) * scale
+        heard = _centred(branch)
+        added = scale.abs() * torch.linalg.vector_norm(heard, dim=-1)
+        along = torch.linalg.vecdot(heard, base) * scale
     else:
-        let_through = gate * branch
+        let_through = _centred(gate * branch)
         added = torch.linalg.vector_norm(let_through, dim=-1)
-        along = torch.linalg.vecdot(let_through, residual)
+        along = torch.linalg.vecdot(let_through, base)
     injection = torch.where(added == 0, added, added / length)
     product = added * length
     cosine = torch.where(product == 0, torch.zeros_like(along), along / product).clamp(-1.0, 1.0)
     return injection, cosine
+
+
+def _centred(vectors: Tensor) -> Tensor:
+    """Return vectors (B, L, D) less their mean over channels."""
+    return vectors - vectors.mean(dim=-1, keepdim=True)
 
 
 class AVIGATEFusionCustom(nn.Module):
@@ -356,7 +364,7 @@ class AVIGATEFusionCustom(nn.Module):
         """Start recording, with an empty history.
 
         Args:
-            injection: also record |g * branch| / |residual| and its cosine per clip, layer and gate.
+            injection: also record what each gate lets through, per clip and layer (`injection_of`).
             history: where to record; a new one in memory if not given.
         """
         self._recorder.start(GateHistory() if history is None else history, measure=injection)

@@ -15,7 +15,7 @@ from qd_detr.gates.analysis.samples import sample_details
 from qd_detr.gates.analysis.statistics import GateRow, SampleRow
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.tracking.entries import GATE_KEYS, GateEntry, SampleId
+from qd_detr.gates.tracking.entries import GATE_KEYS, INJECTION_KEYS, GateEntry, SampleId
 
 _RAW_SUFFIX = {"attention": "att", "ffn": "ffn"}
 
@@ -32,7 +32,7 @@ class SampleWriter:
         self.save_raw_data = save_raw_data
 
     def write(self, context: SampleContext, entry: GateEntry) -> None:
-        """Write `individual_samples/{id}_details.json` and, if asked, the raw gates."""
+        """Write `individual_samples/{id}_details.json` and, if asked, the raw gates and the audio they let through."""
         name = self.names[context.sample_id]
         details = sample_details(context.sample_id, entry, self.facts.gate_range)
         details["trained_gating_type"] = self.facts.trained_gating_type
@@ -43,6 +43,8 @@ class SampleWriter:
             for kind, suffix in _RAW_SUFFIX.items():
                 for layer_idx, gate in enumerate(entry[GATE_KEYS[kind]]):
                     np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_{suffix}.npy"), gate)
+            for layer_idx, injection in enumerate(entry.get(INJECTION_KEYS["attention"], ())):
+                np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_injection.npy"), injection)
 
 
 def _known(context: SampleContext) -> dict[str, Any]:

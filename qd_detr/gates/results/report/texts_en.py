@@ -81,7 +81,7 @@ EN = {
     "injection.others": "The other layers' attention gates follow ({others}).",
     "injection.other_by_magnitude": "Ranked by injection, the {first} comes first ({injection}). Bare magnitude |g| would have put another gate first, the {other} (mean |g| {other_magnitude}, against {magnitude}), although that lets through only {other_injection}.",
     "injection.same_by_magnitude": "Ranked by injection, the {first} comes first ({injection}); bare magnitude |g| gives the same gate ({magnitude}).",
-    "injection.about": "Injection is |g * branch| / |residual| per clip: the size of what a gate lets through against the size of what it is added to. For the attention gate the branch is the audio, so its injection says how much audio enters. For the FFN gate the branch is a feed-forward step on features that are already fused: refinement, not audio. The cosine is the direction of the injected vector against the residual: 1 the same, 0 orthogonal, -1 opposite.",
+    "injection.about": "Injection is |g * branch| / |residual| per clip: the size of what a gate lets through against the size of what it is added to, each less its mean over channels, which every normalisation above removes. For the attention gate the branch is the audio, so its injection says how much audio enters. For the FFN gate the branch is a feed-forward step on features that are already fused: refinement, not audio. The cosine is the direction of the injected vector against the residual: 1 the same, 0 orthogonal, -1 opposite.",
     "injection.lets.attention": "audio",
     "injection.lets.ffn": "refinement",
     "injection.head.gate": "gate",

@@ -76,7 +76,7 @@ KO = {
     "injection.others": "나머지 레이어의 attention 게이트가 그 뒤를 잇습니다({others}).",
     "injection.other_by_magnitude": "주입량(injection)으로 순위를 매기면 가장 앞서는 것은 {first}입니다({injection}). 게이트의 크기 |g|만 보았다면 다른 게이트인 {other}의 순위가 가장 높았을 것입니다(평균 |g| {other_magnitude}, 앞의 게이트는 {magnitude}). 그러나 그 게이트가 들여보내는 양은 {other_injection}뿐입니다.",
     "injection.same_by_magnitude": "주입량(injection)으로 순위를 매기면 가장 앞서는 것은 {first}입니다({injection}). 게이트의 크기 |g|로 보아도 같은 게이트입니다({magnitude}).",
-    "injection.about": "주입량(injection)은 클립마다 계산한 |g * branch| / |residual|, 곧 게이트가 들여보내는 것의 크기를 그것이 더해지는 대상의 크기로 나눈 값입니다. attention 게이트에서는 branch가 오디오이므로 주입량이 오디오가 얼마나 들어오는지를 말해 줍니다. FFN 게이트에서는 branch가 이미 융합된 특성에 대한 feed-forward 단계이므로, 오디오가 아니라 정제(refinement)입니다. 코사인은 주입되는 벡터가 residual에 대해 향하는 방향입니다: 1은 같은 방향, 0은 직교, -1은 반대 방향.",
+    "injection.about": "주입량(injection)은 클립마다 계산한 |g * branch| / |residual|, 곧 게이트가 들여보내는 것의 크기를 그것이 더해지는 대상의 크기로 나눈 값입니다(두 벡터 모두, 위의 정규화가 지우는 채널 평균을 뺀 뒤의 크기입니다). attention 게이트에서는 branch가 오디오이므로 주입량이 오디오가 얼마나 들어오는지를 말해 줍니다. FFN 게이트에서는 branch가 이미 융합된 특성에 대한 feed-forward 단계이므로, 오디오가 아니라 정제(refinement)입니다. 코사인은 주입되는 벡터가 residual에 대해 향하는 방향입니다: 1은 같은 방향, 0은 직교, -1은 반대 방향.",
     "injection.lets.attention": "오디오",
     "injection.lets.ffn": "정제",
     "injection.head.gate": "게이트",
