@@ -50,6 +50,7 @@ NOT_RUN = {
     "source ": "changes the shell",
     "python3 -m venv": "makes an environment; CI runs it as it stands",
     "python -m pip": "installs; CI does it before anything else",
+    ".venv/bin/python": "the README's two commands; CI runs them as they stand",
     "python test_gate_analysis.py --comprehensive": "takes minutes; --quick goes the same way",
 }
 NOT_OURS = {"--nproc_per_node"}
