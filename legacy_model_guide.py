@@ -64,7 +64,7 @@ def walk(texts: Texts) -> int:
     from qd_detr.gates.commands.guide.walk import Script, Walk
 
     test, analysis = (
-        Script(module.main, Path(module.__file__), frozenset(module.build_parser()._option_string_actions))
+        Script(module.main, Path(str(module.__file__)), frozenset(module.build_parser()._option_string_actions))
         for module in (test_legacy_model, run_gate_analysis)
     )
     return Walk(Terminal(texts), test, analysis).run()

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import qd_detr
 
@@ -143,7 +144,7 @@ def evolution(argv: Sequence[str] | None = None) -> int:
 def request_from(args: argparse.Namespace) -> AnalysisRequest:
     """Return the request that parsed flags make."""
 
-    def listed(values: list[object] | None) -> tuple[object, ...] | None:
+    def listed(values: list[Any] | None) -> tuple[Any, ...] | None:
         return None if values is None else tuple(values)
 
     return AnalysisRequest(
@@ -204,14 +205,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def analyse(args: argparse.Namespace) -> None:
     """Do what was asked, and say where it is."""
     if args.compare_runs is not None:
-        how = {"seed": args.seed, "figure_format": args.figure_format, "lang": args.lang}
-        finished = compare(*args.compare_runs, args.output_dir, **how)
+        first, second = args.compare_runs
+        finished = compare(
+            first, second, args.output_dir, seed=args.seed, figure_format=args.figure_format, lang=args.lang
+        )
     else:
         finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
     if not args.quiet:
         summary = terminal_summary if args.compare_runs is None else report_place
         print(summary(finished, args.lang))
-    return 0
 
 
 if __name__ == "__main__":

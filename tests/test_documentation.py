@@ -243,7 +243,7 @@ def test_the_readme_shows_what_is_printed(start, here):
 
 def test_ci_finds_its_two_commands():
     text = read("README.md")
-    for mark in ("developer-setup", "test-command"):
+    for mark in ("demo-command", "test-command"):
         (inside,) = re.findall(rf"<!-- {mark} -->\n(.*?)<!-- end -->", text, re.DOTALL)
         assert re.findall(r"(?m)^    (\S.*)$", inside), f"nothing to run between the marks of {mark}"
 
