@@ -53,7 +53,7 @@ NOT_RUN = {
     ".venv/bin/python": "the README's two commands; CI runs them as they stand",
     "python test_gate_analysis.py --comprehensive": "takes minutes; --quick goes the same way",
 }
-NOT_OURS = {"--nproc_per_node"}
+NOT_OURS = {"--nproc_per_node", "--check"}  # torchrun, ruff
 
 
 # -- a working directory in which the names that the pages use are there ------------------------------------------------
