@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import qd_detr
 
@@ -22,13 +22,15 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
-from qd_detr.gates.commands.analyse import AnalysisRequest, compare, prepare, run
+from qd_detr.gates.data.annotations import check_annotations_are_there
 from qd_detr.gates.data.demo import KINDS, demo
-from qd_detr.gates.errors import RequestError
+from qd_detr.gates.errors import RequestError, check_checkpoint_is_there
 from qd_detr.gates.gating import GATING_TYPES
-from qd_detr.gates.results.report import report_place, terminal_summary
 from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES
 from qd_detr.gates.wording import LANGUAGES
+
+if TYPE_CHECKING:
+    from qd_detr.gates.commands.analyse import AnalysisRequest
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
@@ -147,6 +149,10 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
     def listed(values: list[Any] | None) -> tuple[Any, ...] | None:
         return None if values is None else tuple(values)
 
+    from qd_detr.gates.commands.analyse import (
+        AnalysisRequest,  # torch: not for --help, nor to say that a file is missing
+    )
+
     return AnalysisRequest(
         model_path=args.model_path,
         data_path=args.data_path,
@@ -204,6 +210,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def analyse(args: argparse.Namespace) -> None:
     """Do what was asked, and say where it is."""
+    if args.demo is None and args.compare_runs is None:
+        check_checkpoint_is_there(args.model_path)
+        check_annotations_are_there(args.data_path)
+    from qd_detr.gates.commands.analyse import compare, prepare, run
+    from qd_detr.gates.results.report import report_place, terminal_summary
+
     if args.compare_runs is not None:
         first, second = args.compare_runs
         finished = compare(

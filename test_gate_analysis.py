@@ -17,11 +17,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import legacy_model_adapter
 import qd_detr
-import run_gate_analysis
-import test_legacy_model
 
 _PLACE = str(Path(__file__).resolve().parent / "qd_detr")
 if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was imported first: ours stands beside it
@@ -29,9 +27,10 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import program
-from qd_detr.gates.commands.selfcheck.bench import Bench, Commands, one_thread
 from qd_detr.gates.commands.selfcheck.ledger import CheckResult, Ledger
-from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
+
+if TYPE_CHECKING:
+    from qd_detr.gates.commands.selfcheck.bench import Commands
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -59,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
 
 def commands() -> Commands:
     """Return the scripts beside this one, as the checks run them."""
+    import legacy_model_adapter
+    import run_gate_analysis
+    import test_legacy_model
+    from qd_detr.gates.commands.selfcheck.bench import Commands
+
     flags = run_gate_analysis.build_parser()._option_string_actions
     return Commands(
         analyse=run_gate_analysis.main,
@@ -107,6 +111,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    from qd_detr.gates.commands.selfcheck.bench import Bench, one_thread  # torch: not for --help
+    from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
+
     print("Self-check on a tiny model with random weights: it shows that the tools work, nothing about any real model.")
     began = time.perf_counter()
     ledger = Ledger(tell=lambda result: print(told(result), flush=True))

@@ -13,6 +13,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import qd_detr
 
@@ -22,12 +23,12 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
-from qd_detr.gates.commands.certify.examine import examine
-from qd_detr.gates.commands.certify.report import certificate_text, check_writable, write_report
-from qd_detr.gates.commands.certify.request import CertificateRequest
-from qd_detr.gates.commands.certify.texts import CATALOGUES
+from qd_detr.gates.errors import check_checkpoint_is_there
 from qd_detr.gates.gating import GATING_TYPES
 from qd_detr.gates.wording import LANGUAGES, Texts
+
+if TYPE_CHECKING:
+    from qd_detr.gates.commands.certify.request import CertificateRequest
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -69,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def request_from(args: argparse.Namespace) -> CertificateRequest:
     """Return the request that parsed flags make."""
+    from qd_detr.gates.commands.certify.request import CertificateRequest  # torch: not for --help
+
     return CertificateRequest(
         model_path=args.model_path,
         gating_type=args.gating_type,
@@ -94,6 +97,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def certify(args: argparse.Namespace) -> int:
     """Examine the checkpoint, write the report and show it; return 0 usable and exact, 1 not."""
+    check_checkpoint_is_there(args.model_path)
+    from qd_detr.gates.commands.certify.examine import examine
+    from qd_detr.gates.commands.certify.report import certificate_text, check_writable, write_report
+    from qd_detr.gates.commands.certify.texts import CATALOGUES
+
     check_writable(args.output_dir)
     certificate = examine(request_from(args))
     path = write_report(certificate)

@@ -7,6 +7,7 @@ script's `main` catches.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 
 class RequestError(ValueError):
@@ -40,3 +41,17 @@ def first_few(names: Sequence[object], shown: int = 3) -> str:
     texts = [str(name) for name in names[:shown]]
     listed = ", ".join(text if len(text) <= _NAME_SHOWN else text[:_NAME_SHOWN] + "..." for text in texts)
     return f"{listed}, ..." if len(names) > shown else listed
+
+
+def check_checkpoint_is_there(path: Path) -> None:
+    """Raise what is wrong with a checkpoint's path; here, so that a command can say it before it loads torch.
+
+    Raises:
+        MissingFileError: nothing is there. CheckpointError: a folder, or an empty file.
+    """
+    if not path.exists():
+        raise MissingFileError(f"no checkpoint {path}; give the path of a .ckpt or .pth file with --model_path")
+    if not path.is_file():
+        raise CheckpointError(f"{path} is not a file; give the path of a .ckpt or .pth file with --model_path")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty (0 bytes); copy the checkpoint again")

@@ -78,16 +78,25 @@ def read_annotations(path: str | Path, dset_name: str = "hl", dset_domain: str |
     path = Path(path)
     if dset_name not in DATASETS:
         raise RequestError(f"dset_name is {dset_name!r}; the data sets known here are {', '.join(DATASETS)}")
+    check_annotations_are_there(path)
     try:
         return _read_queries(path, dset_name, dset_domain)
-    except FileNotFoundError:
-        raise MissingFileError(f"no annotation file at {path}; give its path with --data_path") from None
-    except IsADirectoryError:
-        raise RequestError(f"{path} is a folder; --data_path takes the annotation file itself") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
     except OSError as error:
         raise RequestError(f"{path} cannot be read ({error.strerror}); give a readable file with --data_path") from None
+
+
+def check_annotations_are_there(path: Path) -> None:
+    """Raise what is wrong with the annotations' path, as a command can say it before anything else is loaded.
+
+    Raises:
+        MissingFileError: nothing is there. RequestError: a folder.
+    """
+    if not path.exists():
+        raise MissingFileError(f"no annotation file at {path}; give its path with --data_path")
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder; --data_path takes the annotation file itself")
 
 
 def _read_queries(path: Path, dset_name: str, dset_domain: str | None) -> list[Query]:

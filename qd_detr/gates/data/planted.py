@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.json_text import read_json
@@ -287,6 +288,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog=program("python -m qd_detr.gates.planted"),
         description="Write a small audio-visual dataset in which it is known for which videos audio helps, and when.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("--output", required=True, help="folder to write, new or empty")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: %(default)s)")
     parser.add_argument("--n_train", type=int, default=480, help="training videos (default: %(default)s)")

@@ -8,6 +8,17 @@ with monitor.epoch(epoch) as seen:              # around a validation pass
 python -m qd_detr.gates.monitor --checkpoints results/run --data_path val.jsonl --output_dir training_analysis
 """
 
-from qd_detr.gates.monitor.live import EpochSeen, GateMonitor
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from qd_detr.gates.monitor.live import EpochSeen, GateMonitor
 
 __all__ = ["EpochSeen", "GateMonitor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from qd_detr.gates.monitor import live  # torch: the command's --help needs none of it
+
+    return getattr(live, name)

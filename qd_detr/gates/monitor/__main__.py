@@ -10,8 +10,6 @@ from pathlib import Path
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
-from qd_detr.gates.commands.analyse import AnalysisRequest
-from qd_detr.gates.monitor.afterwards import watch_checkpoints
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _watch(args: argparse.Namespace) -> None:
+    from qd_detr.gates.commands.analyse import AnalysisRequest  # torch: not for --help
+    from qd_detr.gates.monitor.afterwards import watch_checkpoints
+
     request = AnalysisRequest(
         model_path=args.checkpoints,
         data_path=args.data_path,

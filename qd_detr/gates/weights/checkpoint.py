@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError, first_few
+from qd_detr.gates.errors import CheckpointError, RequestError, check_checkpoint_is_there, first_few
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
 
@@ -59,12 +59,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         MissingFileError: no such file. CheckpointError: not a checkpoint, damaged, or a file that would run code.
     """
     path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"no checkpoint {path}; give the path of a .ckpt or .pth file with --model_path")
-    if not path.is_file():
-        raise CheckpointError(f"{path} is not a file; give the path of a .ckpt or .pth file with --model_path")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty (0 bytes); copy the checkpoint again")
+    check_checkpoint_is_there(path)
     content = load_content(path)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not a checkpoint or state dict; {_EXPECTED}")

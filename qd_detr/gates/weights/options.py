@@ -10,9 +10,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
 
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
 from qd_detr.gates.gating import GATING_TYPES, gating_named
