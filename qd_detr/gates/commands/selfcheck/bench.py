@@ -35,14 +35,13 @@ class Commands:
     """The scripts beside this package, which a package cannot import itself.
 
     Attributes:
-        analyse, certify: their `main`. analyse_flags: the flags that `analyse` knows.
+        analyse, certify: their `main`.
         analyse_script: its file, to be run as a process of its own.
         load, adapt: the adapter's two functions.
     """
 
     analyse: Callable[[Sequence[str]], int]
     certify: Callable[[Sequence[str]], int]
-    analyse_flags: frozenset[str]
     analyse_script: Path
     load: Callable[..., QDDETR]
     adapt: Callable[..., Any]

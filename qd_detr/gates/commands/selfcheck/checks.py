@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
 import torch
 
@@ -14,10 +9,8 @@ from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.bench import QUERIES, Bench, read_json, read_lines, run
 from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
 from qd_detr.gates.commands.selfcheck.ledger import expect
-from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.batches import collate
 from qd_detr.gates.gating import gating_named
-from qd_detr.gates.results.analyzer import GateAnalyzer
 
 TREE = (
     "ANALYSIS_REPORT.md",
@@ -134,27 +127,6 @@ def certificate_is_given(bench: Bench, gating_type: str) -> str:
     return f"{agree} of {queries} queries agree"
 
 
-def wrong_reading_is_refused(bench: Bench) -> str:
-    """A global checkpoint examined as clipwise gets no certificate."""
-    path = bench.checkpoint("global")
-    folder = bench.root / "certificates" / "global_as_clipwise"
-    argv = ["--model_path", path, "--data_path", bench.data_path, "--output_dir", folder, "--gating_type", "clipwise"]
-    ran = run(bench.commands.certify, [str(part) for part in [*argv, "--device", "cpu"]])
-    expect(ran.status == 1, f"test_legacy_model.py ended with {ran.status} instead of 1")
-    found = read_json(folder / "compatibility_report.json")["predictions"]
-    expect(found["agree"] < found["queries"], "every saved prediction agreed all the same")
-    return f"{found['agree']} of {found['queries']} queries agree"
-
-
-def comparison_is_drawn(bench: Bench) -> str:
-    """--compare_samples draws the comparison, of the samples asked for."""
-    ids = [str(query.qid) for query in read_annotations(bench.data_path)[:3]]
-    flags = ["--analyze_samples", *ids, "--compare_samples", *ids[:2]]
-    folder = bench.analyse(bench.checkpoint("clipwise"), "comparison", *flags)
-    expect((folder / "comparisons" / "gate_comparison.png").stat().st_size > 1000, "the figure is empty")
-    return f"{ids[0]} beside {ids[1]}"
-
-
 def details_are_complete(bench: Bench) -> str:
     """A sample's details hold every layer with the keys that users' scripts read."""
     folder = bench.root / "results" / "clipwise" / "individual_samples"
@@ -169,58 +141,6 @@ def details_are_complete(bench: Bench) -> str:
                 absent = {"shape", "mean", "std", "min", "max", "median", "percentiles"} - set(layer[kind])
                 expect(not absent, f"{path.name}: {kind} lacks {sorted(absent)}")
     return f"{len(paths)} samples"
-
-
-def batch_size_does_not_matter(bench: Bench) -> str:
-    """Predictions are those of batch size 1 at any batch size."""
-    path = bench.checkpoint("global")
-    alone, together = (
-        read_lines(
-            bench.analyse(path, f"batches_of_{size}", "--no_figures", "--batch_size", size) / "predictions.jsonl"
-        )
-        for size in (1, QUERIES)
-    )
-    gap = 0.0
-    for one, other in zip(alone, together, strict=True):
-        expect(one["qid"] == other["qid"], "the order differs")
-        for a, b in zip(one["pred_relevant_windows"], other["pred_relevant_windows"], strict=True):
-            gap = max(gap, abs(a[2] - b[2]))
-    expect(gap <= 2e-4, f"scores differ by {gap}")
-    return f"{len(alone)} queries, scores within {gap:.1g}"
-
-
-def legacy_batches_repeat_predictions(bench: Bench) -> str:
-    """--legacy_batches gives the predictions that lie beside the checkpoint."""
-    path = bench.checkpoint("global")
-    saved = read_lines(tiny.write_predictions(path, bench.data_path))
-    mine = read_lines(bench.analyse(path, "legacy_batches", "--no_figures", "--legacy_batches") / "predictions.jsonl")
-    differing = [
-        a["qid"] for a, b in zip(saved, mine, strict=True) if a["pred_relevant_windows"] != b["pred_relevant_windows"]
-    ]
-    expect(not differing, f"windows differ for {differing[:3]}")
-    return f"{len(mine)} queries"
-
-
-def own_loop_over_epochs(bench: Bench) -> str:
-    """A loop of the user's own, two epochs: GateAnalyzer writes a tree for each, and they tell the change."""
-    means = []
-    for epoch in (0, 1):
-        model = tiny.tiny_model("clipwise", seed=epoch)
-        fusion = model.avigate_fusion
-        fusion.enable_gate_tracking()
-        for item in bench.items(3):
-            batch = collate([item])
-            fusion.set_current_sample_id(f"val_{batch['qid'][0]}")
-            with torch.inference_mode():
-                model(batch)
-        folder = bench.root / "training_analysis" / f"epoch_{epoch}"
-        GateAnalyzer(fusion).analyze_all_samples(folder, figures=epoch == 0)
-        fusion.disable_gate_tracking()
-        means.append(read_json(folder / "overall_statistics.json")["attention_gates"]["mean"])
-        pair = fusion.compare_samples_gates(list(fusion.gate_history)[:2])
-        expect(all(len(found["att_means"]) == tiny.LAYERS for found in pair.values()), f"compared {pair}")
-    expect(means[0] != means[1], "two models gave one mean")
-    return f"mean attention gate {means[0]:.3f}, then {means[1]:.3f}"
 
 
 def foreign_model_is_adapted(bench: Bench) -> str:
@@ -245,16 +165,6 @@ def foreign_model_is_adapted(bench: Bench) -> str:
     return f"outputs within {gap:.1g}"
 
 
-def interventions_run(bench: Bench) -> str:
-    """--ablate runs and writes its results."""
-    folder = bench.analyse(
-        bench.checkpoint("clipwise"), "interventions", "--no_figures", "--ablate", "--max_samples", 6
-    )
-    found = read_json(folder / "interventions.json")
-    expect(found, "interventions.json is empty")
-    return f"{len(found)} entries"
-
-
 def killed_run_continues(bench: Bench) -> str:
     """A run killed midway and continued with --resume gives the files of one that was not."""
     path = bench.checkpoint("clipwise")
@@ -269,69 +179,3 @@ def killed_run_continues(bench: Bench) -> str:
     differing = [name for name in names if (whole / name).read_bytes() != (folder / name).read_bytes()]
     expect(not differing, f"files differ: {differing[:3]}")
     return f"killed after {had} of {QUERIES} batches; {len(names)} files equal"
-
-
-def bad_requests(bench: Bench) -> list[tuple[str, list[str], str]]:
-    """Return (what is wrong, arguments, what the message must say) of requests that must be refused."""
-    good, nowhere = bench.checkpoint("clipwise"), bench.root / "nowhere"
-    out = bench.root / "results" / "refused"
-    broken = bench.root / "broken"
-    broken.mkdir()
-    (broken / "garbage.ckpt").write_bytes(b"not a checkpoint at all")
-    (broken / "truncated.ckpt").write_bytes(good.read_bytes()[:-500])
-    content = torch.load(good, weights_only=False)
-    state = dict(content["model"])
-    lost = state.pop("class_embed.bias")
-    torch.save({**content, "model": state}, broken / "key_lost.ckpt")
-    torch.save({**content, "model": {**state, "class_embed.bias": lost * math.nan}}, broken / "nan.ckpt")
-    bare = bench.root / "bare"
-    bare.mkdir()
-    torch.save(content["model"], bare / "model.pth")
-    (broken / "empty.jsonl").write_text("", encoding="utf-8")
-    (broken / "broken.jsonl").write_text('{"qid": 1, "query": \n', encoding="utf-8")
-    alien = bench.root / "alien"
-    alien.mkdir()
-    shutil.copy(bench.data_path, alien / "val.jsonl")
-
-    def asked(*flags: object, model: Path = good, data: Path | None = None) -> list[str]:
-        argv = ["--legacy_model", "--model_path", model, "--data_path", data or bench.data_path, "--output_dir", out]
-        return [str(part) for part in [*argv, "--device", "cpu", *flags]]
-
-    return [
-        ("a checkpoint that is not there", asked(model=nowhere), "no checkpoint"),
-        ("a file that is no checkpoint", asked(model=broken / "garbage.ckpt"), "checkpoint"),
-        ("a truncated checkpoint", asked(model=broken / "truncated.ckpt"), "checkpoint"),
-        ("a checkpoint that lacks a key", asked(model=broken / "key_lost.ckpt"), "class_embed.bias"),
-        ("a checkpoint with NaN", asked(model=broken / "nan.ckpt"), "class_embed.bias"),
-        ("weights without options", asked(model=bare / "model.pth"), "--config_path"),
-        ("a legacy checkpoint without --legacy_model", asked()[1:], "--legacy_model"),
-        ("elementwise asked of a clipwise model", asked("--gating_type", "elementwise"), "elementwise"),
-        ("data that are not there", asked(data=nowhere), "no annotation file"),
-        ("an empty data file", asked(data=broken / "empty.jsonl"), "no annotations"),
-        ("a broken data file", asked(data=broken / "broken.jsonl"), "line 1"),
-        ("features that are not there", asked("--a_feat_dir", alien), "features missing"),
-        ("an unknown sample", asked("--analyze_samples", "no_such_id"), "no_such_id"),
-        ("an unknown flag", asked("--no_such_flag"), "--no_such_flag"),
-    ]
-
-
-def request_is_refused(bench: Bench, argv: Sequence[str], told: str) -> str:
-    """A wrong request is exit 2, one clear line, no traceback, nothing left behind."""
-    ran = run(bench.commands.analyse, argv)
-    last = ran.err.strip().splitlines()[-1] if ran.err.strip() else ""
-    expect(ran.status == 2, f"ended with {ran.status} instead of 2: {last}")
-    expect(told in last, f"the message does not say {told!r}: {last}")
-    expect("Traceback" not in ran.err, "a traceback was shown")
-    expect(not (bench.root / "results" / "refused").exists(), "something was left behind")
-    return last[:100]
-
-
-def refused_run_spares_results(bench: Bench) -> str:
-    """A refused run leaves the results that were there untouched."""
-    folder = bench.root / "results" / "clipwise"
-    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    argv = bench.analysis_flags(bench.checkpoint("clipwise"), folder, "--analyze_samples", "no_such_id")
-    expect(run(bench.commands.analyse, argv).status == 2, "the request was not refused")
-    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    expect(before == after, "files changed")
-    return f"{len(before)} files untouched"
