@@ -24,15 +24,13 @@ import numpy as np
 import torch
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.feature_check import FeatureIndex, check_features
 from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.samples import Samples, check_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.runs.inference import PassSettings, planned_batches, run_pass
+from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.conditions import alike, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.sweep import run_sweep
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
 
 CLIPS, TOKENS, BATCH_SIZE = 75, 25, 32
 SPEC = FeatureSpec(
@@ -51,7 +49,7 @@ SPEC = FeatureSpec(
 )
 
 
-def write_features(root: Path, count: int) -> tuple[FeatureIndex, FeatureReader]:
+def write_features(root: Path, count: int) -> Samples:
     """Write features of `count` queries, each of a video of its own."""
     rng = np.random.default_rng(0)
     for folder in ("slowfast", "clip", "text", "audio"):
@@ -66,24 +64,21 @@ def write_features(root: Path, count: int) -> tuple[FeatureIndex, FeatureReader]
         text = rng.standard_normal((TOKENS, 512), dtype=np.float32)
         np.savez(root / "text" / f"qid{qid}.npz", last_hidden_state=text)
     folders = FeatureFolders(video=(root / "slowfast", root / "clip"), text=root / "text", audio=root / "audio")
-    index = check_features(queries, folders, SPEC)
-    return index, FeatureReader(folders, SPEC, index)
+    return check_samples(queries, folders, SPEC).planned(BATCH_SIZE)
 
 
-def measure(gating_type: str, layers: int, index: FeatureIndex, reader: FeatureReader, rounds: int) -> str:
+def measure(gating_type: str, layers: int, samples: Samples, rounds: int) -> str:
     torch.manual_seed(0)
     model = QDDETR(Architecture(2818, 2050, 512, fusion_layers=layers, gating_type=gating_type)).eval()
-    settings = PassSettings(batch_size=BATCH_SIZE, track=False)
-    batches = planned_batches(index, settings)
+    settings = PassSettings(track=False)
     conditions = conditions_of(standard_sweep(layers))
-    postprocessing = PostprocessingOptions()
 
     def plain() -> None:
-        for _ in run_pass(model, index, reader, batches, postprocessing, settings):
+        for _ in run_pass(model, samples, settings):
             pass
 
     def sweep() -> None:
-        run_sweep(model, index, reader, batches, postprocessing, conditions)
+        run_sweep(model, samples, conditions)
 
     plain()
     rounds_s = [[seconds(work) for work in (plain, sweep, plain)] for _ in range(rounds)]  # each (wall, CPU)
@@ -112,12 +107,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gating_types", nargs="+", default=["global", "clipwise", "elementwise"])
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="bench_sweep_") as folder:
-        index, reader = write_features(Path(folder), args.batches * BATCH_SIZE)
-        print(f"{len(index.queries)} samples, {args.layers} layers, {torch.get_num_threads()} threads")
+        samples = write_features(Path(folder), args.batches * BATCH_SIZE)
+        print(f"{len(samples)} samples, {args.layers} layers, {torch.get_num_threads()} threads")
         head = f"{'':12}{'plain s':>9}{'sweep s':>9}{'asked':>7}{'ratio':>8}{'':19}{'CPU':>8}"
         print(f"{head}{'distinct':>10}{'ratio':>8}{'CPU':>8}")
         for gating_type in args.gating_types:
-            print(measure(gating_type, args.layers, index, reader, args.rounds), flush=True)
+            print(measure(gating_type, args.layers, samples, args.rounds), flush=True)
     return 0
 
 

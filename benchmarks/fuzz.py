@@ -33,10 +33,9 @@ import numpy as np
 import torch
 
 from qd_detr.gates.analysis.run_comparison import read_run
-from qd_detr.gates.commands.analyse import feature_spec
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.feature_check import check_features
-from qd_detr.gates.data.feature_layout import FeatureFolders
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
 from qd_detr.gates.data.features import FeatureReader
 from qd_detr.gates.data.planted import read_truth
 from qd_detr.gates.errors import RequestError, RunError
@@ -215,7 +214,7 @@ class Bench:
         bench.content = content
         bench.checkpoint = read_checkpoint(tiny.checkpoint)
         bench.settings = resolve(bench.checkpoint)
-        bench.spec = feature_spec(bench.settings)
+        bench.spec = FeatureSpec.from_options(bench.settings.options, bench.settings.architecture)
         bench.queries = read_annotations(tiny.data)
         data = tiny.data.parent
         bench.folders = FeatureFolders((data / "slowfast",), data / "text", data / "pann")

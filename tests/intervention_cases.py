@@ -6,9 +6,9 @@ import numpy as np
 import torch
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.batches import plan_batches
 from qd_detr.gates.data.feature_check import FeatureIndex
 from qd_detr.gates.data.features import Features, temporal_endpoints
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 
@@ -85,5 +85,5 @@ def small_data(clip_counts=(6, 4, 6, 5, 6, 4, 6), queries_per_video=1, seed=0, l
     return index, MemoryReader(index, features)
 
 
-def batches_of(index, size=3):
-    return plan_batches(index.clip_counts, size)
+def samples_of(index, reader, size=3):
+    return Samples(index, reader, ()).planned(size)

@@ -8,16 +8,16 @@ from qd_detr.gates.runs.interventions.audio import AudioEdits
 from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES, AudioEdit, conditions_of
 from qd_detr.gates.runs.interventions.partners import other_videos, shift_of
 from qd_detr.gates.runs.interventions.sweep import run_sweep
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
-from tests.intervention_cases import GATING_TYPES, batches_of, small_data, small_model
+from tests.intervention_cases import GATING_TYPES, samples_of, small_data, small_model
 
 
 def edited(mode, index, reader, size=3, seed=5, batches=None):
     """Return {qid: (recorded audio, edited audio)} over real clips, and check that padding stays 0."""
     found = {}
     edit = AudioEdit(mode, seed)
-    batches = batches_of(index, size) if batches is None else batches
-    for positions, batch, audio in AudioEdits([edit], index.queries, reader, batches).batches():
+    samples = samples_of(index, reader, size)
+    samples = samples if batches is None else samples.in_batches(batches)
+    for positions, batch, audio in AudioEdits([edit], samples).batches():
         for b, position in enumerate(positions):
             n = index.clip_counts[position]
             assert not audio[edit][b, n:].any()
@@ -94,9 +94,7 @@ def test_an_exchange_takes_two_videos():
 def test_gates_react_to_other_audio_and_the_reaction_is_measured_against_the_recorded_one(gating_type):
     model = small_model(gating_type)
     index, reader = small_data()
-    run = run_sweep(
-        model, index, reader, batches_of(index), PostprocessingOptions(), conditions_of((), list(AUDIO_MODES), 5)
-    )
+    run = run_sweep(model, samples_of(index, reader), conditions_of((), list(AUDIO_MODES), 5))
     for mode in AUDIO_MODES:
         figures = run.gates_of(f"audio {mode}")
         # Now and then none of the few hidden units of so small a gating function is active: that gate is deaf.

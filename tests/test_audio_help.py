@@ -12,8 +12,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, DOSES, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
 from qd_detr.gates.runs.interventions.sweep import run_sweep
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
-from tests.intervention_cases import batches_of, small_data, small_model
+from tests.intervention_cases import samples_of, small_data, small_model
 
 TRUTH = ((10.0, 30.0),)
 
@@ -164,7 +163,7 @@ def test_equal_windows_without_length_have_an_iou_of_1():
 def test_a_whole_sweep_gives_json_with_every_part_and_the_same_seed_the_same_bytes():
     index, reader = small_data(clip_counts=(6, 5) * 6, queries_per_video=2)
     conditions = conditions_of(standard_sweep(2), list(AUDIO_MODES), 3)
-    run = run_sweep(small_model(), index, reader, batches_of(index), PostprocessingOptions(), conditions)
+    run = run_sweep(small_model(), samples_of(index, reader), conditions)
     texts = [json.dumps(audio_help(run, seed=3, draws=300), allow_nan=False) for _ in range(2)]
     assert texts[0] == texts[1]
     result = json.loads(texts[0])

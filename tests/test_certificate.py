@@ -426,11 +426,11 @@ def test_the_second_implementation_gives_the_recorded_outputs_of_the_legacy_code
     stats = {str(qid): row for qid, row in zip(recorded["qids"], recorded["gate_stats"], strict=True)}
     assert len(stats) == 96
     settings = resolve(checkpoint)
-    from qd_detr.gates.commands.certify.inputs import open_samples
+    from qd_detr.gates.commands.certify.inputs import requested_samples
     from qd_detr.gates.commands.certify.request import CertificateRequest
 
     data = SHARED / "qvhighlights_sample" / "highlight_val_sample.jsonl"
-    samples = open_samples(CertificateRequest(folder / "model_best.ckpt", data_path=data), settings)
+    samples = requested_samples(CertificateRequest(folder / "model_best.ckpt", data_path=data), settings)
     assert samples is not None
     reference = Reference({k: v.numpy() for k, v in checkpoint.weights.items()}, settings.architecture)
     for query in samples.index.queries[:4]:

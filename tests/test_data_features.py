@@ -3,6 +3,7 @@ import math
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.data.feature_layout import FeatureSources
 from qd_detr.gates.data.features import (
     FeatureFolders,
     FeatureReader,
@@ -447,27 +449,17 @@ def test_each_row_is_normalised_alone_and_a_zero_row_stays_zero(rows):
 
 def sample_spec():
     options = json.loads((SHARED / "legacy" / "clipwise" / "opt.json").read_text())
-    return FeatureSpec(
-        dset_name=options["dset_name"],
-        v_feat_dirs=tuple(options["v_feat_dirs"]),
-        t_feat_dir=options["t_feat_dir"],
-        a_feat_dir=options["a_feat_dir"],
-        max_v_l=options["max_v_l"],
-        max_q_l=options["max_q_l"],
-        normalize_video=not options["no_norm_vfeat"],
-        normalize_text=not options["no_norm_tfeat"],
-        temporal_endpoints="tef" in options["ctx_mode"],
-        video_dim=options["v_feat_dim"] + 2,
-        audio_dim=options["a_feat_dim"],
-        text_dim=options["t_feat_dim"],
+    sizes = SimpleNamespace(
+        video_dim=options["v_feat_dim"] + 2, audio_dim=options["a_feat_dim"], text_dim=options["t_feat_dim"]
     )
+    return FeatureSpec.from_options({"dset_domain": None, **options}, sizes)
 
 
 @needs_shared
 def test_the_sample_is_found_checked_and_read():
     data_path = SAMPLE / "highlight_val_sample.jsonl"
     queries, spec = read_annotations(data_path), sample_spec()
-    folders = locate_features(spec, data_path=data_path)
+    folders = locate_features(spec, FeatureSources(data_path))
     index = check_features(queries, folders, spec)
     assert (len(index.queries), len(index.file_sizes)) == (96, 96 + 3 * len({query.vid for query in queries}))
     assert sum(clips < 75 for clips in index.clip_counts) == 24
@@ -482,7 +474,7 @@ def test_features_equal_the_recorded_legacy_inputs_to_the_bit():
     data_path, spec = SAMPLE / "highlight_train_sample.jsonl", sample_spec()
     by_qid = {query.qid: query for query in read_annotations(data_path)}
     queries = [by_qid[qid] for qid in (9370, 8849, 8362, 7297, 2571, 3163)]
-    folders = locate_features(spec, data_path=data_path)
+    folders = locate_features(spec, FeatureSources(data_path))
     reader = FeatureReader(folders, spec, check_features(queries, folders, spec))
     for place, query in enumerate(queries):
         features = reader.read(query)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from qd_detr.gates.data.features import FeatureFolders, FeatureSpec, locate_features
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSources, FeatureSpec, locate_features
 from qd_detr.gates.errors import MissingFileError, RequestError
 
 SPEC = FeatureSpec(
@@ -35,7 +35,7 @@ def beside(data):
 
 
 def locate(root, spec=SPEC, **options):
-    return locate_features(spec, data_path=root / "val.jsonl", **options)
+    return locate_features(spec, FeatureSources(root / "val.jsonl", **options))
 
 
 def test_folders_beside_the_annotations_are_found_by_their_last_component(data):

@@ -20,15 +20,11 @@ import test_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
 from qd_detr.gates import train
-from qd_detr.gates.commands.analyse import feature_spec
 from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
 from qd_detr.gates.data import planted
-from qd_detr.gates.data.annotations import read_annotations
-from qd_detr.gates.data.batches import iter_batches
-from qd_detr.gates.data.feature_check import check_features
-from qd_detr.gates.data.feature_layout import locate_features
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.evaluation import __main__ as evaluation
 from qd_detr.gates.monitor import __main__ as monitor_command
 from qd_detr.gates.weights.checkpoint import FORMAT, read_checkpoint, resolve
@@ -114,13 +110,11 @@ def own_batches() -> list:
 def names_for_python(here: Path) -> dict:
     """Return what a Python block finds defined: what the text around it says is there."""
     model = load_legacy_model_with_gate_tracking("model_best.ckpt", device="cpu")
-    checkpoint = read_checkpoint("model_best.ckpt")
-    spec = feature_spec(resolve(checkpoint))
-    folders = locate_features(spec, data_path=here / "highlight_val.jsonl", checkpoint_path=here / "model_best.ckpt")
-    index = check_features(read_annotations("highlight_val.jsonl"), folders, spec)
-    reader = FeatureReader(folders, spec, index)
-    batches = [batch for _, batch in iter_batches(index, reader, [[0, 1, 2], [3, 4]])]
-    singles = [batch for _, batch in iter_batches(index, reader, [[4], [5]])]
+    settings = resolve(read_checkpoint("model_best.ckpt"))
+    spec = FeatureSpec.from_options(settings.options, settings.architecture)
+    samples = open_samples(spec, FeatureSources(here / "highlight_val.jsonl", here / "model_best.ckpt"))
+    batches = [batch for _, batch in samples.in_batches([[0, 1, 2], [3, 4]]).read_batches()]
+    singles = [batch for _, batch in samples.in_batches([[4], [5]]).read_batches()]
     # A recording to look at, for the blocks that begin after one.
     model.avigate_fusion.enable_gate_tracking()
     model.avigate_fusion.set_current_sample_id(batches[0]["qid"])

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.batches import iter_batches
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import MissingFileError, RequestError
 from qd_detr.gates.fusion import GateSite
@@ -20,7 +19,7 @@ from qd_detr.gates.runs.interventions.edits import Edit, Intervention, parse_int
 from qd_detr.gates.runs.interventions.partners import fitted_rows, other_videos, shift_of
 from qd_detr.gates.runs.interventions.plans import needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
-from tests.intervention_cases import GATING_TYPES, RANGE, batches_of, small_data, small_model
+from tests.intervention_cases import GATING_TYPES, RANGE, samples_of, small_data, small_model
 
 EXAMPLE = [{"name": "no audio in layer 0", "op": "scale", "value": 0, "layers": [0], "kinds": ["attention"]}]
 
@@ -310,7 +309,7 @@ def outputs_of(model, batch):
 def test_after_50_random_interventions_some_raising_outputs_are_as_before_to_the_bit(gating_type):
     model = small_model(gating_type)
     index, reader = small_data()
-    _, batch = next(iter_batches(index.queries, reader, batches_of(index)))
+    _, batch = next(samples_of(index, reader).read_batches())
     before, state = outputs_of(model, batch), copy.deepcopy(model.state_dict())
     attributes = {name: set(vars(module)) for name, module in model.named_modules()}
     rng = np.random.default_rng(5)

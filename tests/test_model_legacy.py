@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr.gates.data.annotations import read_annotations
-from qd_detr.gates.data.features import FeatureIndex, FeatureReader, FeatureSpec, check_features, locate_features
+from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs import inference
-from qd_detr.gates.runs.inference import PassSettings, SampleResult, planned_batches, run_pass
+from qd_detr.gates.runs.inference import PassSettings, SampleResult, run_pass
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, raw_predictions, submission_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -111,8 +111,7 @@ class Legacy:
     """One checkpoint and everything that is needed to run it."""
 
     model: QDDETR
-    index: FeatureIndex
-    reader: FeatureReader
+    samples: Samples
     options: PostprocessingOptions
     folder: Path
 
@@ -121,27 +120,10 @@ class Legacy:
 def legacy_of(shared: Path, gating_type: str) -> Legacy:
     folder = shared / "legacy" / gating_type
     model = load_legacy_model_with_gate_tracking(folder / "model_best.ckpt", device="cpu")
-    o, a = model.options, model.architecture
-    spec = FeatureSpec(
-        dset_name=o["dset_name"],
-        v_feat_dirs=tuple(o["v_feat_dirs"]),
-        t_feat_dir=o["t_feat_dir"],
-        a_feat_dir=o["a_feat_dir"],
-        max_v_l=o["max_v_l"],
-        max_q_l=a.max_q_l,
-        normalize_video=not o["no_norm_vfeat"],
-        normalize_text=not o["no_norm_tfeat"],
-        temporal_endpoints="tef" in o["ctx_mode"],
-        video_dim=a.video_dim,
-        audio_dim=a.audio_dim,
-        text_dim=a.text_dim,
-        clip_length_s=o["clip_length"],
-    )
+    o = model.options
     data_path = shared / "qvhighlights_sample" / "highlight_val_sample.jsonl"
-    queries = read_annotations(data_path)
-    folders = locate_features(spec, data_path=data_path)
-    index = check_features(queries, folders, spec)
-    return Legacy(model, index, FeatureReader(folders, spec, index), PostprocessingOptions.from_options(o), folder)
+    samples = open_samples(FeatureSpec.from_options(o, model.architecture), FeatureSources(data_path))
+    return Legacy(model, samples, PostprocessingOptions.from_options(o), folder)
 
 
 @pytest.fixture
@@ -150,7 +132,7 @@ def legacy(shared, gating_type) -> Legacy:
 
 
 def run(
-    legacy: Legacy, settings: PassSettings, monkeypatch: pytest.MonkeyPatch
+    legacy: Legacy, batch_size: int, monkeypatch: pytest.MonkeyPatch, *, legacy_batches: bool = False
 ) -> tuple[list[SampleResult], list[Unrounded]]:
     """Run the product's own pass; also note every sample's windows before rounding."""
     noted: dict[Any, Unrounded] = {}
@@ -165,8 +147,9 @@ def run(
         return submission_lines(queries, outputs, options)
 
     monkeypatch.setattr(inference, "submission_lines", noting)
-    batches = planned_batches(legacy.index, settings)
-    run_batches = run_pass(legacy.model, legacy.index, legacy.reader, batches, legacy.options, settings)
+    samples = legacy.samples.planned(batch_size, mixed_lengths=legacy_batches)
+    settings = PassSettings(legacy_batches=legacy_batches, postprocessing=legacy.options)
+    run_batches = run_pass(legacy.model, samples, settings)
     results = [result for batch in run_batches for result in batch]
     results.sort(key=lambda r: r.position)
     return results, [noted[r.query.qid] for r in results]
@@ -203,7 +186,7 @@ def test_gates_and_outputs_of_the_first_queries_are_the_recorded_ones(legacy, ga
     recorded = np.load(legacy.folder / "gates_batch1.npz")
     model, fusion = legacy.model, legacy.model.fusion
     for position, qid in enumerate(recorded["qids"][:8]):
-        batch = next(iter(inference.iter_batches(legacy.index.queries, legacy.reader, [[position]])))[1]
+        batch = next(iter(legacy.samples.in_batches([[position]]).read_batches()))[1]
         fusion.enable_gate_tracking()
         fusion.set_current_sample_id(int(qid))
         with torch.no_grad():
@@ -227,7 +210,7 @@ def test_gates_and_outputs_of_the_first_queries_are_the_recorded_ones(legacy, ga
 @TYPES
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_predictions_and_gate_statistics_of_all_are_those_of_batch_1(legacy, batch_size, monkeypatch):
-    results, unrounded = run(legacy, PassSettings(batch_size), monkeypatch)
+    results, unrounded = run(legacy, batch_size, monkeypatch)
     assert_lines_equal(results, unrounded, legacy.folder / "preds_batch1.jsonl")
     recorded = np.load(legacy.folder / "gates_batch1.npz")
     assert [r.query.qid for r in results] == recorded["qids"].tolist()
@@ -241,8 +224,7 @@ def test_predictions_and_gate_statistics_of_all_are_those_of_batch_1(legacy, bat
 
 @TYPES
 def test_legacy_batches_give_the_legacy_runs_own_predictions(legacy, monkeypatch):
-    settings = PassSettings(legacy.model.options["eval_bsz"], legacy_batches=True, track=False)
-    results, unrounded = run(legacy, settings, monkeypatch)
+    results, unrounded = run(legacy, legacy.model.options["eval_bsz"], monkeypatch, legacy_batches=True)
     assert_lines_equal(results, unrounded, legacy.folder / "best_hl_val_preds.jsonl")
 
 

@@ -256,6 +256,6 @@ def test_skipped_queries_are_counted_and_listed(tiny, caplog):
     (tiny.data.parent / "pann" / f"{gone}.npy").unlink()
     listing = tiny.folder / "missing.txt"
     assert main(tiny.argv("--no_figures", "--skip_missing", "--missing_list", str(listing))) == 0
-    assert "1 of 9 queries left out" in caplog.text
+    assert "1 of 9 queries lack features and are left out" in caplog.text
     assert gone in listing.read_text()
     assert len((tiny.folder / "out/predictions.jsonl").read_text().splitlines()) == 8

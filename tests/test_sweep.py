@@ -6,24 +6,21 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.gates.commands.analyse import feature_spec
 from qd_detr.gates.data.annotations import read_annotations
-from qd_detr.gates.data.batches import iter_batches
-from qd_detr.gates.data.feature_check import check_features
-from qd_detr.gates.data.feature_layout import FeatureFolders
-from qd_detr.gates.data.features import FeatureReader
-from qd_detr.gates.runs.inference import PassSettings, planned_batches, run_pass
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.gates.data.samples import check_samples
+from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.binding import BatchFacts, bind
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.edits import Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import compact_line, submission_line
-from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
-from tests.intervention_cases import GATING_TYPES, RANGE, MemoryReader, batches_of, small_data, small_model
+from tests.intervention_cases import GATING_TYPES, RANGE, MemoryReader, samples_of, small_data, small_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BY_CHANCE = [
@@ -36,7 +33,7 @@ BY_CHANCE = [
 
 
 def sweep_of(model, index, reader, conditions, size=3, **more):
-    return run_sweep(model, index, reader, batches_of(index, size), PostprocessingOptions(), conditions, **more)
+    return run_sweep(model, samples_of(index, reader, size), conditions, SweepSettings(**more))
 
 
 def same_lines(a, b):
@@ -55,14 +52,14 @@ def test_every_condition_gives_what_it_gives_run_by_itself_to_the_bit(gating_typ
     interventions = [*standard_sweep(3), *BY_CHANCE]
     run = sweep_of(model, index, reader, conditions_of(interventions))
     history = GateHistory()
-    for _ in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+    for _ in run_pass(model, samples_of(index, reader), PassSettings(), history):
         pass
     recorded = RecordedGates(history, index.queries)
     assert run.positions == list(range(len(index.queries)))
     for intervention in interventions:
         plan = plan_of(intervention, 3, gating_type, RANGE)
         lines = {}
-        for positions, batch in iter_batches(index.queries, reader, batches_of(index)):
+        for positions, batch in samples_of(index, reader).read_batches():
             facts = BatchFacts(batch["qid"], batch["vid"], batch["src_vid_mask"])
             with torch.inference_mode():
                 outputs = model(batch, gate_edit=bind(plan, facts, recorded))
@@ -76,7 +73,7 @@ def test_the_baseline_is_the_main_runs_prediction_and_its_gates_are_the_recorded
     model = small_model("clipwise")
     index, reader = small_data()
     history, lines = GateHistory(), {}
-    for results in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+    for results in run_pass(model, samples_of(index, reader), PassSettings(), history):
         lines |= {result.position: result.line for result in results}
     run = sweep_of(model, index, reader, conditions_of())
     found = [submission_line(query, line) for query, line in zip(run.queries, run.lines_of("baseline"), strict=True)]
@@ -93,20 +90,11 @@ def test_the_baseline_is_the_main_runs_prediction_and_its_gates_are_the_recorded
 def test_legacy_batches_give_the_legacy_baseline_and_leave_padding_out_of_the_figures(gating_type):
     model = small_model(gating_type)
     index, reader = small_data()
-    settings = PassSettings(batch_size=4, legacy_batches=True)
-    batches = planned_batches(index, settings)
+    samples = samples_of(index, reader).planned(4, mixed_lengths=True)
     history, lines = GateHistory(), {}
-    for results in run_pass(model, index, reader, batches, PostprocessingOptions(), settings, history):
+    for results in run_pass(model, samples, PassSettings(legacy_batches=True), history):
         lines |= {result.position: compact_line(result.line) for result in results}
-    run = run_sweep(
-        model,
-        index,
-        reader,
-        batches,
-        PostprocessingOptions(),
-        conditions_of(BY_CHANCE, ["shuffle"]),
-        legacy_batches=True,
-    )
+    run = run_sweep(model, samples, conditions_of(BY_CHANCE, ["shuffle"]), SweepSettings(legacy_batches=True))
     assert same_lines(run.lines_of("baseline"), [lines[p] for p in run.positions])
     for i, query in enumerate(run.queries):
         for layer in range(2):
@@ -172,7 +160,7 @@ def test_what_was_recorded_before_is_taken_and_otherwise_a_first_pass_records_it
     model = small_model("clipwise")
     index, reader = small_data()
     history = GateHistory()
-    for _ in run_pass(model, index, reader, batches_of(index), PostprocessingOptions(), PassSettings(), history):
+    for _ in run_pass(model, samples_of(index, reader), PassSettings(), history):
         pass
     conditions = conditions_of(BY_CHANCE)
     given, own = (sweep_of(model, index, reader, conditions, history=h) for h in (history, None))
@@ -256,7 +244,7 @@ def slow_fusion(w, video, audio, gating_type, layers, heads, attention_scale):
     return v
 
 
-def fused_by(model, index, reader, batches, conditions, monkeypatch):
+def fused_by(model, samples, conditions, monkeypatch):
     """Return {condition: {qid: fused (n, D)}} as the sweep hands it to the decoder."""
     found, decode = [], model.decode
 
@@ -265,23 +253,23 @@ def fused_by(model, index, reader, batches, conditions, monkeypatch):
         return decode(fused, projected, **more)
 
     monkeypatch.setattr(model, "decode", watched)
-    run = run_sweep(model, index, reader, batches, PostprocessingOptions(), conditions)
+    run = run_sweep(model, samples, conditions)
     names = list(run.lines)
     fused = {name: {} for name in names}
-    for b, batch in enumerate(batches):
+    for b, batch in enumerate(samples.batches):
         for name, values in zip(names, found[b * len(names) : (b + 1) * len(names)], strict=True):
-            fused[name] |= {index.queries[p].qid: values[i] for i, p in enumerate(batch)}
+            fused[name] |= {samples.queries[p].qid: values[i] for i, p in enumerate(batch)}
     return fused
 
 
-def check_against_slow(model, index, reader, batches, monkeypatch):
+def check_against_slow(model, samples, monkeypatch):
     off = Intervention(ATTENTION_OFF, (Edit("scale", 0.0, None, ("attention",)),))
-    fused = fused_by(model, index, reader, batches, conditions_of([off]), monkeypatch)
+    fused = fused_by(model, samples, conditions_of([off]), monkeypatch)
     weights = {key: value.numpy() for key, value in model.state_dict().items()}
     a = model.architecture
-    for position in sorted(p for batch in batches for p in batch):
-        query = index.queries[position]
-        features = reader.read(query)
+    for position in sorted(p for batch in samples.batches for p in batch):
+        query = samples.queries[position]
+        features = samples.reader.read(query)
         video, audio = features.video.astype(np.float64), features.audio.astype(np.float64)
         for name, scale in (("baseline", 1.0), (ATTENTION_OFF, 0.0)):
             slow = slow_fusion(weights, video, audio, a.gating_type, a.fusion_layers, a.fusion_n_heads, scale)
@@ -293,7 +281,7 @@ def check_against_slow(model, index, reader, batches, monkeypatch):
 def test_attention_gates_off_equals_g_0_in_the_slow_implementation(gating_type, monkeypatch):
     model = small_model(gating_type, layers=3).double()
     index, reader = small_data()
-    fused = check_against_slow(model, index, reader, batches_of(index), monkeypatch)
+    fused = check_against_slow(model, samples_of(index, reader), monkeypatch)
     assert all(np.abs(fused["baseline"][q.qid] - fused[ATTENTION_OFF][q.qid]).max() > 0.01 for q in index.queries)
 
 
@@ -309,10 +297,9 @@ def test_on_a_legacy_checkpoint_attention_gates_off_equals_g_0_in_the_slow_imple
         audio=sample / "pann_features",
     )
     queries = read_annotations(sample / "highlight_val_sample.jsonl")[:4]
-    index = check_features(queries, folders, feature_spec(settings))
-    reader = FeatureReader(folders, feature_spec(settings), index)
+    samples = check_samples(queries, folders, FeatureSpec.from_options(settings.options, settings.architecture))
     model = build_model(checkpoint, settings).double()
-    fused = check_against_slow(model, index, reader, planned_batches(index, PassSettings()), monkeypatch)
+    fused = check_against_slow(model, samples, monkeypatch)
     with np.load(SHARED / "legacy" / gating_type / "gates_batch1.npz") as recorded:  # what the legacy code itself gave
         for query in queries:
             assert np.abs(fused["baseline"][query.qid] - recorded[f"q{query.qid}_fused"].squeeze()).max() < 1e-3

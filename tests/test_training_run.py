@@ -227,7 +227,7 @@ def test_validation_gives_every_query_its_batch_1_value(dataset, tmp_path):
     # A global gate averages over padding, so that batch mates of other lengths would show.
     training = prepare(flags(dataset, tmp_path / "run", gating_type="global"))
     val, options = training.val_split, training.options
-    assert len(set(val.index.clip_counts)) > 1
+    assert len(set(val.samples.clip_counts)) > 1
     together = validate(training.model, Criterion(), val, options).lines
     alone = validate(training.model, Criterion(), val, {**options, "eval_bsz": 1}).lines
     for a, b in zip(together, alone, strict=True):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from qd_detr.gates.data.annotations import Query, file_name_problem
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError
@@ -20,11 +20,27 @@ FLAGS: dict[Role, str] = {"video": "--v_feat_dirs", "text": "--t_feat_dir", "aud
 ENDPOINTS_DIM = 2
 
 
+class InputSizes(Protocol):
+    """Columns of a model's inputs, temporal endpoints included."""
+
+    @property
+    def video_dim(self) -> int:
+        """All video features together."""
+
+    @property
+    def audio_dim(self) -> int:
+        """Audio features."""
+
+    @property
+    def text_dim(self) -> int:
+        """Text features."""
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a model wants of its features, as its options and its weights say.
 
-    The folders are as written in the options. `max_v_l` counts clips, `max_q_l` tokens. `video_dim`,
+    The folders are as written in the options; `dset_domain` is TVSum's. `max_v_l` counts clips, `max_q_l` tokens. `video_dim`,
     `audio_dim` and `text_dim` are the model's input sizes: with `temporal_endpoints` ("tef" in ctx_mode)
     the first two count two computed columns that no file holds.
     """
@@ -42,6 +58,27 @@ class FeatureSpec:
     audio_dim: int
     text_dim: int
     clip_length_s: float = 2.0
+    dset_domain: str | None = None
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], sizes: InputSizes) -> FeatureSpec:
+        """Return what a run's options, by their legacy names, and the sizes of its model's inputs say."""
+        return cls(
+            dset_name=options["dset_name"],
+            v_feat_dirs=tuple(options["v_feat_dirs"]),
+            t_feat_dir=options["t_feat_dir"],
+            a_feat_dir=options["a_feat_dir"],
+            max_v_l=options["max_v_l"],
+            max_q_l=options["max_q_l"],
+            normalize_video=not options["no_norm_vfeat"],
+            normalize_text=not options["no_norm_tfeat"],
+            temporal_endpoints="tef" in options["ctx_mode"],
+            video_dim=sizes.video_dim,
+            audio_dim=sizes.audio_dim,
+            text_dim=sizes.text_dim,
+            clip_length_s=float(options["clip_length"]),
+            dset_domain=options["dset_domain"],
+        )
 
     def stored_dim(self, role: Role) -> int:
         """Return how many columns the files of `role` have to hold (all video folders together)."""
@@ -49,6 +86,23 @@ class FeatureSpec:
             return self.text_dim
         input_dim = self.video_dim if role == "video" else self.audio_dim
         return input_dim - ENDPOINTS_DIM if self.temporal_endpoints else input_dim
+
+
+@dataclass(frozen=True)
+class FeatureSources:
+    """Where to look for the data: the annotation file, and whatever else a command was told.
+
+    Attributes:
+        feature_root: holds the feature folders under the last components of the options' paths.
+        v_feat_dirs, t_feat_dir, a_feat_dir: the folders themselves.
+    """
+
+    data_path: Path
+    checkpoint_path: Path | None = None
+    feature_root: Path | None = None
+    v_feat_dirs: Sequence[Path] | None = None
+    t_feat_dir: Path | None = None
+    a_feat_dir: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -114,16 +168,7 @@ def files_of(query: Query, folders: FeatureFolders, spec: FeatureSpec) -> QueryF
     )
 
 
-def locate_features(
-    spec: FeatureSpec,
-    *,
-    data_path: str | Path,
-    checkpoint_path: str | Path | None = None,
-    feature_root: str | Path | None = None,
-    v_feat_dirs: Sequence[str | Path] | None = None,
-    t_feat_dir: str | Path | None = None,
-    a_feat_dir: str | Path | None = None,
-) -> FeatureFolders:
+def locate_features(spec: FeatureSpec, sources: FeatureSources) -> FeatureFolders:
     """Return the folder of each kind of features; the first of these that is there:
 
     the folder a flag names outright; `feature_root`/<last component of the options' folder>; the
@@ -135,29 +180,27 @@ def locate_features(
             (what was tried, and the flags that help).
         RequestError: The options name no folder, or two video folders become one.
     """
-    if feature_root is not None and not os.path.isdir(feature_root):
-        raise MissingFileError(f"--feature_root {feature_root} is not a folder; give the folder of the feature folders")
-    search = _Search(Path(data_path), _optional(checkpoint_path), _optional(feature_root))
-    if v_feat_dirs:
-        video = tuple(_named_outright("video", folder) for folder in v_feat_dirs)
+    root = sources.feature_root
+    if root is not None and not os.path.isdir(root):
+        raise MissingFileError(f"--feature_root {root} is not a folder; give the folder of the feature folders")
+    search = _Search(sources)
+    if sources.v_feat_dirs:
+        video = tuple(_named_outright("video", folder) for folder in sources.v_feat_dirs)
     else:
         video = tuple(search.find("video", written) for written in spec.v_feat_dirs or ("",))
-    text = _named_outright("text", t_feat_dir) if t_feat_dir else search.find("text", spec.t_feat_dir)
-    audio = _named_outright("audio", a_feat_dir) if a_feat_dir else search.find("audio", spec.a_feat_dir)
+    text_dir, audio_dir = sources.t_feat_dir, sources.a_feat_dir
+    text = _named_outright("text", text_dir) if text_dir else search.find("text", spec.t_feat_dir)
+    audio = _named_outright("audio", audio_dir) if audio_dir else search.find("audio", spec.a_feat_dir)
     search.raise_if_lost()
-    if not v_feat_dirs:
+    if not sources.v_feat_dirs:
         _refuse_merged(spec.v_feat_dirs, video, search.found_by_name)
     return FeatureFolders(video, text, audio)
 
 
-def _optional(path: str | Path | None) -> Path | None:
-    return None if path is None else Path(path)
-
-
-def _named_outright(role: Role, folder: str | Path) -> Path:
+def _named_outright(role: Role, folder: Path) -> Path:
     if not os.path.isdir(folder):
         raise MissingFileError(f"{FLAGS[role]} {folder} is not a folder; give the folder of the {role} features")
-    return Path(folder)
+    return folder
 
 
 def _last_component(written: str) -> str:
@@ -169,10 +212,10 @@ def _last_component(written: str) -> str:
 class _Search:
     """Looks for the folders that the options name, and remembers which it did not find."""
 
-    def __init__(self, data_path: Path, checkpoint_path: Path | None, feature_root: Path | None) -> None:
-        self.data_dir = data_path.parent
-        self.checkpoint_dir = None if checkpoint_path is None else checkpoint_path.parent
-        self.feature_root = feature_root
+    def __init__(self, sources: FeatureSources) -> None:
+        self.data_dir = sources.data_path.parent
+        self.checkpoint_dir = None if sources.checkpoint_path is None else sources.checkpoint_path.parent
+        self.feature_root = sources.feature_root
         self.found_by_name: set[Path] = set()
         self.lost: list[str] = []
         self.flags: list[str] = []

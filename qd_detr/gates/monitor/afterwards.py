@@ -70,15 +70,7 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
         prepared = prepare(one)
         collector = GateCollector(facts_of(prepared.model.avigate_fusion))
         lines: dict[int, dict[str, Any]] = {}
-        running = run_pass(
-            prepared.model,
-            prepared.index,
-            prepared.reader,
-            prepared.batches(),
-            prepared.postprocessing,
-            prepared.pass_settings,
-            GateHistory(),
-        )
+        running = run_pass(prepared.model, prepared.samples, prepared.pass_settings, GateHistory())
         wanted = set(prepared.wanted)
         for results in running:
             for result in results:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from qd_detr.gates.analysis.audit import gate_distance, prediction_changes, shared_videos
-from qd_detr.gates.data.batches import collate, plan_batches
-from qd_detr.gates.data.features import FeatureIndex, FeatureReader
+from qd_detr.gates.data.batches import collate
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
@@ -27,16 +27,10 @@ class Probes:
     """The extra runs, over the same data as the run they check."""
 
     def __init__(
-        self,
-        model: QDDETR,
-        index: FeatureIndex,
-        reader: FeatureReader,
-        postprocessing: PostprocessingOptions,
-        history: GateHistory,
+        self, model: QDDETR, samples: Samples, postprocessing: PostprocessingOptions, history: GateHistory
     ) -> None:
         self.model = model
-        self.index = index
-        self.reader = reader
+        self.samples = samples
         self.postprocessing = postprocessing
         self.history = history
 
@@ -47,11 +41,11 @@ class Probes:
 
         lines: this run's predictions by position, made batch-1-like. At most 3 legacy batches are run.
         """
-        planned = plan_batches(self.index.clip_counts, eval_bsz, mixed_lengths=True)
-        batches = planned[:MAX_LEGACY_BATCHES]
-        settings = PassSettings(batch_size=eval_bsz, legacy_batches=True, track=False)
+        planned = self.samples.planned(eval_bsz, mixed_lengths=True)
+        first = planned.in_batches(planned.batches[:MAX_LEGACY_BATCHES])
+        settings = PassSettings(legacy_batches=True, postprocessing=self.postprocessing, track=False)
         legacy: dict[int, dict[str, Any]] = {}
-        for results in run_pass(self.model, self.index, self.reader, batches, self.postprocessing, settings):
+        for results in run_pass(self.model, first, settings):
             legacy |= {result.position: result.line for result in results}
         both = [position for position in sorted(legacy) if position in lines]
         changes = prediction_changes([lines[p] for p in both], [legacy[p] for p in both])
@@ -60,13 +54,10 @@ class Probes:
     def noise_floor(self, lines: Mapping[int, Mapping[str, Any]], positions: Sequence[int]) -> dict[str, Any]:
         """Run a few samples alone and return the largest differences to this run: rounding, and nothing else."""
         chosen = _spread(positions, PROBED_SAMPLES)
-        settings = PassSettings(batch_size=1, injection=False)
+        settings = PassSettings(postprocessing=self.postprocessing, injection=False)
         gates = 0.0
         alone = []
-        passed = run_pass(
-            self.model, self.index, self.reader, [[p] for p in chosen], self.postprocessing, settings, GateHistory()
-        )
-        for (result,) in passed:
+        for (result,) in run_pass(self.model, self.samples.in_batches([[p] for p in chosen]), settings, GateHistory()):
             assert result.gates is not None
             gates = max(gates, gate_distance(result.gates, self.history[result.query.qid]))
             alone.append(result.line)
@@ -80,7 +71,7 @@ class Probes:
 
     def query_independence(self, positions: Sequence[int]) -> dict[str, Any]:
         """Check whether gates depend on the query: on queries that share a video, else with another query's text."""
-        vids = {self.index.queries[p].qid: self.index.queries[p].vid for p in positions}
+        vids = {self.samples.queries[p].qid: self.samples.queries[p].vid for p in positions}
         shared = shared_videos(vids)
         if shared:
             worst = max(
@@ -97,13 +88,13 @@ class Probes:
             nothing = {"how": "not checked: one sample", "compared": 0, "largest_gate_change": None}
             return {**nothing, "videos": len(set(vids.values()))}
         worst = 0.0
-        features = [self.reader.read(self.index.queries[p]) for p in chosen]
+        features = [self.samples.reader.read(self.samples.queries[p]) for p in chosen]
         fusion = self.model.avigate_fusion
         before = fusion.swap_recorder(None)
         try:
             fusion.enable_gate_tracking()
             for i, position in enumerate(chosen):
-                query = self.index.queries[position]
+                query = self.samples.queries[position]
                 swapped = replace(features[i], text=features[i - 1].text)
                 fusion.set_current_sample_id([query.qid])
                 with torch.inference_mode():

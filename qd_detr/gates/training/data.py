@@ -10,23 +10,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from qd_detr.gates.data.annotations import Query, read_annotations
-from qd_detr.gates.data.batches import iter_batches
 from qd_detr.gates.data.feature_headers import Header, read_header
-from qd_detr.gates.data.feature_layout import ENDPOINTS_DIM, Role, files_of
-from qd_detr.gates.data.features import (
+from qd_detr.gates.data.feature_layout import (
+    ENDPOINTS_DIM,
     FeatureFolders,
-    FeatureIndex,
-    FeatureReader,
-    Features,
+    FeatureSources,
     FeatureSpec,
-    check_features,
+    Role,
+    files_of,
     locate_features,
 )
+from qd_detr.gates.data.features import FeatureIndex, FeatureReader, Features
+from qd_detr.gates.data.samples import Samples, check_samples
 from qd_detr.gates.errors import DataError, RequestError, first_few
 from qd_detr.gates.training.targets import QueryTargets, Targets, collate_targets, query_targets
 
@@ -59,22 +59,21 @@ class CachingReader(FeatureReader):
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The queries of a split that can be used, and what is needed to read them and to make their targets."""
+    """The samples of a split, and what is needed to make their targets."""
 
-    index: FeatureIndex
-    reader: FeatureReader
+    samples: Samples
     clip_length_s: float
     max_windows: int
 
     @property
     def queries(self) -> list[Query]:
         """The usable queries, in file order."""
-        return self.index.queries
+        return self.samples.queries
 
     def targets(self, position: int, rng: np.random.Generator) -> QueryTargets:
         """Return the targets of the query at `position`."""
         return query_targets(
-            self.queries[position], self.index.clip_counts[position], self.clip_length_s, self.max_windows, rng
+            self.queries[position], self.samples.clip_counts[position], self.clip_length_s, self.max_windows, rng
         )
 
     def batches(
@@ -85,7 +84,7 @@ class Split:
         A query's chance (its windows if there are too many, its random pair of clips) depends on seed, epoch and its
         position in the file alone: neither on batch mates nor on the process that asks.
         """
-        for positions, batch in iter_batches(self.index, self.reader, plan):
+        for positions, batch in self.samples.in_batches(plan).read_batches():
             items = [self.targets(position, np.random.default_rng([seed, epoch, position])) for position in positions]
             yield positions, batch, collate_targets(items, batch["src_vid"].shape[1])
 
@@ -118,17 +117,28 @@ def load_splits(options: Mapping[str, Any], outright: frozenset[str] = frozenset
     kept = max(1, int(len(train_queries) * options["data_ratio"]))
     train_queries = train_queries[:kept]
 
-    spec = _spec(options, 1, 1, 1)
-    named = {name: options[name] or None for name in ("v_feat_dirs", "t_feat_dir", "a_feat_dir") if name in outright}
+    spec = FeatureSpec.from_options(options, _Sizes(1, 1, 1))
+    named = {name: options[name] for name in ("t_feat_dir", "a_feat_dir") if name in outright and options[name]}
+    sources = FeatureSources(
+        Path(options["train_path"]),
+        v_feat_dirs=[Path(folder) for folder in options["v_feat_dirs"]] if "v_feat_dirs" in outright else None,
+        **{name: Path(folder) for name, folder in named.items()},
+    )
     splits = []
     with _flags_of_the_trainer():
-        folders = locate_features(spec, data_path=options["train_path"], **named)
+        folders = locate_features(spec, sources)
         spec = _with_sizes(spec, options, train_queries, folders)
         for role, queries in (("training", train_queries), ("validation", eval_queries)):
-            index = check_features(queries, folders, spec, skip_missing=options["skip_missing"], progress=True)
-            _warn_of_left_out(index, len(queries), role)
-            reader = CachingReader(folders, spec, index)
-            splits.append(Split(index, reader, float(options["clip_length"]), options["max_windows"]))
+            samples = check_samples(
+                queries,
+                folders,
+                spec,
+                skip_missing=options["skip_missing"],
+                progress=True,
+                reader=CachingReader,
+                what=f"{role} queries",
+            )
+            splits.append(Split(samples, spec.clip_length_s, options["max_windows"]))
     return splits[0], splits[1], spec
 
 
@@ -150,18 +160,6 @@ def _flags_of_the_trainer(annotations: str = "train_path") -> Iterator[None]:
         raise
 
 
-def _warn_of_left_out(index: FeatureIndex, asked: int, role: str) -> None:
-    left_out = list(dict.fromkeys(qid for qid, _ in index.missing))
-    if left_out:
-        logger.warning(
-            "%d of %d %s queries lack features and are left out (--skip_missing): qid %s",
-            len(left_out),
-            asked,
-            role,
-            first_few(left_out),
-        )
-
-
 def _labelled_queries(options: Mapping[str, Any], name: str) -> list[Query]:
     """Return the queries of the annotations that the option `name` gives; all of them have to have labels."""
     path: str | Path = options[name]
@@ -176,22 +174,10 @@ def _labelled_queries(options: Mapping[str, Any], name: str) -> list[Query]:
     return queries
 
 
-def _spec(options: Mapping[str, Any], video_dim: int, audio_dim: int, text_dim: int) -> FeatureSpec:
-    return FeatureSpec(
-        dset_name=options["dset_name"],
-        v_feat_dirs=tuple(options["v_feat_dirs"]),
-        t_feat_dir=options["t_feat_dir"],
-        a_feat_dir=options["a_feat_dir"],
-        max_v_l=options["max_v_l"],
-        max_q_l=options["max_q_l"],
-        normalize_video=not options["no_norm_vfeat"],
-        normalize_text=not options["no_norm_tfeat"],
-        temporal_endpoints="tef" in options["ctx_mode"],
-        video_dim=video_dim,
-        audio_dim=audio_dim,
-        text_dim=text_dim,
-        clip_length_s=float(options["clip_length"]),
-    )
+class _Sizes(NamedTuple):
+    video_dim: int
+    audio_dim: int
+    text_dim: int
 
 
 def _with_sizes(

@@ -26,9 +26,11 @@ def mark_of(split: Split) -> dict[str, Any]:
         DataError: the first query's features cannot be read.
     """
     digest = hashlib.sha256()
-    for query, clips, tokens in zip(split.queries, split.index.clip_counts, split.index.token_counts, strict=True):
+    for query, clips, tokens in zip(
+        split.queries, split.samples.clip_counts, split.samples.index.token_counts, strict=True
+    ):
         digest.update(f"{json.dumps([*_annotation(query), clips, tokens])}\n".encode())
-    features = split.reader.read(split.queries[0])
+    features = split.samples.reader.read(split.queries[0])
     return {
         "queries": len(split.queries),
         "sha256": digest.hexdigest(),

@@ -50,9 +50,9 @@ def prepare(
     train, val, spec = load_splits(options, outright)
     check_annotations(val.queries, options)
     options.update(
-        v_feat_dirs=[str(folder) for folder in train.reader.folders.video],
-        t_feat_dir=str(train.reader.folders.text),
-        a_feat_dir=str(train.reader.folders.audio),
+        v_feat_dirs=[str(folder) for folder in train.samples.folders.video],
+        t_feat_dir=str(train.samples.folders.text),
+        a_feat_dir=str(train.samples.folders.audio),
         v_feat_dim=spec.stored_dim("video"),
         a_feat_dim=spec.audio_dim,
         t_feat_dim=spec.text_dim,

@@ -75,7 +75,7 @@ def validate(model: QDDETR, criterion: Criterion, split: Split, options: Mapping
     postprocessing = PostprocessingOptions.from_options(options)
     sums: dict[str, float] = {}
     lines: list[dict[str, Any]] = [{} for _ in split.queries]
-    plan = plan_batches(split.index.clip_counts, options["eval_bsz"])
+    plan = plan_batches(split.samples.clip_counts, options["eval_bsz"])
     for positions, batch, targets in split.batches(plan, options["seed"], 0):
         projected = model.project(
             batch["src_txt"], batch["src_txt_mask"], batch["src_vid"], batch["src_vid_mask"], batch["src_aud"]
@@ -125,7 +125,7 @@ def _saliency_by_text_of(other: Query, split: Split, model: QDDETR, fused: Tenso
 
     A batch of one would give its own text for the other, which training never means to push down.
     """
-    text = torch.tensor(split.reader.read(other).text)[None]  # (1, T, Dt)
+    text = torch.tensor(split.samples.reader.read(other).text)[None]  # (1, T, Dt)
     mask = text.new_ones(text.shape[:2])
     brought = model.input_txt_proj(text.to(fused.device, model.dtype))
     outputs: Outputs = model.decode(fused, replace(projected, text=brought, txt_mask=mask.to(fused.device)))

@@ -3,6 +3,6 @@
 from qd_detr.gates.commands.analyse.checks import prepare
 from qd_detr.gates.commands.analyse.comparison import compare
 from qd_detr.gates.commands.analyse.execution import run
-from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun, feature_spec
+from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 
-__all__ = ["AnalysisRequest", "PreparedRun", "compare", "feature_spec", "prepare", "run"]
+__all__ = ["AnalysisRequest", "PreparedRun", "compare", "prepare", "run"]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun, feature_spec
+from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.data.annotations import Query, read_annotations, select_queries
-from qd_detr.gates.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec, locate_features
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, open_samples
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.runs.inference import DEFAULT_BATCH_SIZE, PassSettings
+from qd_detr.gates.runs.inference import PassSettings
 from qd_detr.gates.runs.interventions.conditions import Condition, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.edits import Intervention, read_interventions
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from qd_detr.gates.weights.checkpoint import build_model, file_sha256, pick_device, read_checkpoint, resolve
 
 logger = logging.getLogger(__name__)
@@ -48,26 +48,26 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
             request.model_path,
         )
     settings = resolve(checkpoint, gating_type=request.gating_type, config_path=request.config_path)
-    spec = feature_spec(settings)
-    every_query = read_annotations(request.data_path, spec.dset_name, settings.options["dset_domain"])
+    spec = FeatureSpec.from_options(settings.options, settings.architecture)
+    every_query = read_annotations(request.data_path, spec.dset_name, spec.dset_domain)
     chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
     _check_comparison(request, chosen)
-    folders = locate_features(
+    samples = open_samples(
         spec,
-        data_path=request.data_path,
-        checkpoint_path=request.model_path,
-        feature_root=request.feature_root,
-        v_feat_dirs=request.v_feat_dirs,
-        t_feat_dir=request.t_feat_dir,
-        a_feat_dir=request.a_feat_dir,
+        request.sources,
+        every_query if request.legacy_batches else chosen,
+        skip_missing=request.skip_missing,
+        missing_list=request.missing_list,
     )
-    index = _checked_features(request, every_query if request.legacy_batches else chosen, folders, spec)
+    if request.legacy_batches and samples.left_out:
+        logger.warning("with queries left out, the batches are not those of the whole file")
     chosen_ids = {query.qid for query in chosen}
-    wanted = [p for p, query in enumerate(index.queries) if query.qid in chosen_ids]
+    wanted = [p for p, query in enumerate(samples.queries) if query.qid in chosen_ids]
     if not wanted:
         raise RequestError("none of the samples asked for has all its features; nothing is left to analyse")
-    _check_comparison(request, [index.queries[p] for p in wanted])
+    _check_comparison(request, [samples.queries[p] for p in wanted])
     default_size = settings.options["eval_bsz"] if request.legacy_batches else DEFAULT_BATCH_SIZE
+    batch_size = request.batch_size or default_size
     model = build_model(checkpoint, settings, device)
     return PreparedRun(
         request=request,
@@ -75,12 +75,11 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         settings=settings,
         model=model,
         conditions=_conditions(request, model.avigate_fusion),
-        folders=folders,
-        index=index,
-        reader=FeatureReader(folders, spec, index),
+        samples=_in_batches(samples, batch_size, request.legacy_batches, wanted),
         wanted=wanted,
+        batch_size=batch_size,
         pass_settings=PassSettings(
-            batch_size=request.batch_size or default_size, legacy_batches=request.legacy_batches
+            legacy_batches=request.legacy_batches, postprocessing=PostprocessingOptions.from_options(settings.options)
         ),
         total_annotated=len(every_query),
         hashes={"checkpoint": file_sha256(request.model_path), "annotations": file_sha256(request.data_path)},
@@ -109,24 +108,7 @@ def _check_comparison(request: AnalysisRequest, queries: Sequence[Query]) -> Non
         )
 
 
-def _checked_features(
-    request: AnalysisRequest, queries: Sequence[Query], folders: FeatureFolders, spec: FeatureSpec
-) -> FeatureIndex:
-    try:
-        index = check_features(queries, folders, spec, skip_missing=request.skip_missing)
-    except MissingFeaturesError as error:
-        if request.missing_list is not None:
-            write_missing_list(error.missing, request.missing_list)
-        raise
-    if request.missing_list is not None:
-        write_missing_list(index.missing, request.missing_list)
-    if index.missing:
-        left_out = len({str(qid) for qid, _ in index.missing})
-        logger.warning("%d of %d queries left out: features missing", left_out, len(queries))
-        if request.legacy_batches:
-            logger.warning("with queries left out, the batches are not those of the whole file")
-    if index.length_mismatches:
-        logger.warning(
-            "%d videos have audio and video features of different length; cut to the shorter", index.length_mismatches
-        )
-    return index
+def _in_batches(samples: Samples, batch_size: int, legacy_batches: bool, wanted: Sequence[int]) -> Samples:
+    """Return the samples in the run's batches, leaving out those that hold no wanted one."""
+    planned = samples.planned(batch_size, mixed_lengths=legacy_batches)
+    return planned.in_batches([batch for batch in planned.batches if not set(wanted).isdisjoint(batch)])

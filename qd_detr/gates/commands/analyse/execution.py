@@ -28,7 +28,7 @@ from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
 from qd_detr.gates.runs.inference import SampleResult, run_pass
 from qd_detr.gates.runs.interventions.edits import to_plain
-from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.journal import RunJournal
 from qd_detr.gates.runs.probes import Probes
 from qd_detr.gates.tracking.entries import SampleId
@@ -71,7 +71,7 @@ def run(prepared: PreparedRun) -> Path:
                 notes=_notes(prepared),
             )
             findings.sections["alignment"] = alignment.readout(request.seed)
-            probes = Probes(prepared.model, prepared.index, prepared.reader, prepared.postprocessing, history)
+            probes = Probes(prepared.model, prepared.samples, prepared.pass_settings.postprocessing, history)
             of_legacy_run = not prepared.checkpoint.own
             findings.sections["audit"] = audit(
                 probes,
@@ -107,7 +107,7 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterator[SampleResult]:
     """Yield the wanted samples' results: those of finished batches from the journal, then the rest as they run."""
-    batches = prepared.batches()
+    samples = prepared.samples
     wanted = set(prepared.wanted)
     done = 0
     bar = tqdm(
@@ -117,20 +117,13 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
         for note, places in journal.finished():
             history.adopt(places)
             done = note["batch"] + 1
-            kept = [position for position in batches[note["batch"]] if position in wanted]
+            kept = [position for position in samples.batches[note["batch"]] if position in wanted]
             for position, line, marks in zip(kept, note["lines"], note["marks"], strict=True):
-                query = prepared.index.queries[position]
+                query = samples.queries[position]
                 yield SampleResult(position, query, line, history[query.qid], tuple(marks))
                 bar.update()
-        running = run_pass(
-            prepared.model,
-            prepared.index,
-            prepared.reader,
-            batches[done:],
-            prepared.postprocessing,
-            prepared.pass_settings,
-            history,
-        )
+        rest = samples.in_batches(samples.batches[done:])
+        running = run_pass(prepared.model, rest, prepared.pass_settings, history)
         for number, results in enumerate(running, start=done):
             kept_results = [result for result in results if result.position in wanted]
             for result in results:
@@ -147,19 +140,19 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
     if not prepared.conditions:
         return {}
     request = prepared.request
-    batches = prepared.batches()
-    total = sum(map(len, batches))
+    samples = prepared.samples
+    total = sum(map(len, samples.batches))
     with tqdm(total=total, desc="conditions", unit="sample", disable=_no_bar(request), file=sys.stderr) as bar:
         swept = run_sweep(
             prepared.model,
-            prepared.index,
-            prepared.reader,
-            batches,
-            prepared.postprocessing,
+            samples,
             prepared.conditions,
-            history=findings.history,
-            legacy_batches=request.legacy_batches,
-            progress=bar.update,
+            SweepSettings(
+                legacy_batches=request.legacy_batches,
+                postprocessing=prepared.pass_settings.postprocessing,
+                history=findings.history,
+                progress=bar.update,
+            ),
         )
     what = {
         "dset_name": prepared.settings.options["dset_name"],
@@ -191,7 +184,7 @@ def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:
     return SampleContext(
         sample_id=result.query.qid,
         query=result.query,
-        n_clips=prepared.index.clip_counts[result.position],
+        n_clips=prepared.samples.clip_counts[result.position],
         clip_length_s=float(prepared.settings.options["clip_length"]),
         line=result.line,
     )
@@ -210,16 +203,15 @@ def _output_options(request: AnalysisRequest) -> OutputOptions:
 
 def _notes(prepared: PreparedRun) -> dict[str, Any]:
     """Return what the report tells about how the run was made."""
-    index = prepared.index
     return {
         "model": str(prepared.request.model_path),
         "data": str(prepared.request.data_path),
         "annotated": prepared.total_annotated,
-        "left_out": len({str(qid) for qid, _ in index.missing}),
-        "length_mismatches": index.length_mismatches,
+        "left_out": len(prepared.samples.left_out),
+        "length_mismatches": prepared.samples.index.length_mismatches,
         "legacy_batches": prepared.pass_settings.legacy_batches,
         "own_checkpoint": prepared.checkpoint.own,
-        "batch_size": prepared.pass_settings.batch_size,
+        "batch_size": prepared.batch_size,
         "disagreements": prepared.settings.disagreements,
         "epoch": prepared.checkpoint.epoch,
         "dset_name": prepared.settings.options["dset_name"],

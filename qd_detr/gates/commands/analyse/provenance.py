@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from qd_detr.gates import __version__
-from qd_detr.gates.commands.analyse.request import PreparedRun, feature_spec
+from qd_detr.gates.commands.analyse.request import PreparedRun
 from qd_detr.gates.data.feature_layout import files_of
 
 
@@ -32,7 +32,7 @@ def fingerprint_of(prepared: PreparedRun) -> dict[str, Any]:
         "options": {k: v for k, v in prepared.settings.options.items() if not k.endswith(("_dir", "_dirs"))},
         "gating_type": prepared.settings.architecture.gating_type,
         "samples": hashlib.sha256(json.dumps([q.qid for q in prepared.queries]).encode()).hexdigest(),
-        "batch_size": prepared.pass_settings.batch_size,
+        "batch_size": prepared.batch_size,
         "legacy_batches": prepared.pass_settings.legacy_batches,
         "save_raw_data": request.save_raw_data,
         "device": str(next(prepared.model.parameters()).device.type),
@@ -41,12 +41,10 @@ def fingerprint_of(prepared: PreparedRun) -> dict[str, Any]:
 
 
 def _feature_paths(prepared: PreparedRun) -> list[Path]:
-    files = {
-        file.path
-        for query in prepared.index.queries
-        for file in files_of(query, prepared.folders, feature_spec(prepared.settings)).all
-    }
-    return sorted(files)
+    samples = prepared.samples
+    return sorted(
+        {file.path for query in samples.queries for file in files_of(query, samples.folders, samples.spec).all}
+    )
 
 
 def run_config_of(prepared: PreparedRun, started: float) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def run_config_of(prepared: PreparedRun, started: float) -> dict[str, Any]:
         "options": settings.options,
         "option_origins": settings.origins,
         "option_disagreements": settings.disagreements,
-        "batches": {"size": prepared.pass_settings.batch_size, "legacy": prepared.pass_settings.legacy_batches},
+        "batches": {"size": prepared.batch_size, "legacy": prepared.pass_settings.legacy_batches},
         "device": str(next(prepared.model.parameters()).device),
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "threads": torch.get_num_threads(),
@@ -91,9 +89,9 @@ def run_config_of(prepared: PreparedRun, started: float) -> dict[str, Any]:
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(started)),
         "seconds": round(time.time() - started, 1),
         "feature_folders": {
-            "video": [str(folder.resolve()) for folder in prepared.folders.video],
-            "text": str(prepared.folders.text.resolve()),
-            "audio": str(prepared.folders.audio.resolve()),
+            "video": [str(folder.resolve()) for folder in prepared.samples.folders.video],
+            "text": str(prepared.samples.folders.text.resolve()),
+            "audio": str(prepared.samples.folders.audio.resolve()),
         },
-        "feature_files": dict(sorted(prepared.index.file_sizes.items())),
+        "feature_files": dict(sorted(prepared.samples.index.file_sizes.items())),
     }

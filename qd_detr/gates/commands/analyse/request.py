@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.feature_check import FeatureIndex
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.feature_layout import FeatureSources
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.runs.inference import PassSettings, planned_batches
+from qd_detr.gates.runs.inference import PassSettings
 from qd_detr.gates.runs.interventions.conditions import Condition
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from qd_detr.gates.weights.checkpoint import Checkpoint
 from qd_detr.gates.weights.options import Settings
 
@@ -51,13 +49,21 @@ class AnalysisRequest:
     quiet: bool = False
     lang: str = "en"
 
+    @property
+    def sources(self) -> FeatureSources:
+        """Where to look for the data."""
+        return FeatureSources(
+            self.data_path, self.model_path, self.feature_root, self.v_feat_dirs, self.t_feat_dir, self.a_feat_dir
+        )
+
 
 @dataclass
 class PreparedRun:
     """A request whose every part has been found usable.
 
     Attributes:
-        wanted: positions in `index.queries` of the samples asked for; with legacy batches the index also holds their
+        samples: in the batches that are run, each of which holds a wanted one.
+        wanted: positions in `samples.queries` of those asked for; with legacy batches the samples also hold their
             batch mates, which run but are not analysed.
     """
 
@@ -65,10 +71,9 @@ class PreparedRun:
     checkpoint: Checkpoint
     settings: Settings
     model: QDDETR
-    folders: FeatureFolders
-    index: FeatureIndex
-    reader: FeatureReader
+    samples: Samples
     wanted: list[int]
+    batch_size: int
     pass_settings: PassSettings
     total_annotated: int
     conditions: list[Condition]
@@ -77,34 +82,4 @@ class PreparedRun:
     @property
     def queries(self) -> list[Query]:
         """The queries asked for, in annotation order."""
-        return [self.index.queries[p] for p in self.wanted]
-
-    @property
-    def postprocessing(self) -> PostprocessingOptions:
-        """How this run's options make predictions."""
-        return PostprocessingOptions.from_options(self.settings.options)
-
-    def batches(self) -> list[list[int]]:
-        """Positions in `index.queries` of every batch that holds a wanted sample."""
-        wanted = set(self.wanted)
-        return [batch for batch in planned_batches(self.index, self.pass_settings) if wanted.intersection(batch)]
-
-
-def feature_spec(settings: Settings) -> FeatureSpec:
-    """Return what a checkpoint's model wants of its features."""
-    options, sizes = settings.options, settings.architecture
-    return FeatureSpec(
-        dset_name=options["dset_name"],
-        v_feat_dirs=tuple(options["v_feat_dirs"]),
-        t_feat_dir=options["t_feat_dir"],
-        a_feat_dir=options["a_feat_dir"],
-        max_v_l=options["max_v_l"],
-        max_q_l=sizes.max_q_l,
-        normalize_video=not options["no_norm_vfeat"],
-        normalize_text=not options["no_norm_tfeat"],
-        temporal_endpoints="tef" in options["ctx_mode"],
-        video_dim=sizes.video_dim,
-        audio_dim=sizes.audio_dim,
-        text_dim=sizes.text_dim,
-        clip_length_s=options["clip_length"],
-    )
+        return [self.samples.queries[p] for p in self.wanted]

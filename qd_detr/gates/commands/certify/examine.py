@@ -11,13 +11,14 @@ import torch
 
 from qd_detr.gates import __version__
 from qd_detr.gates.commands.certify import claims
-from qd_detr.gates.commands.certify.inputs import Samples, open_samples
+from qd_detr.gates.commands.certify.inputs import requested_samples
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED, Certificate, CertificateRequest
 from qd_detr.gates.commands.certify.saved import find_saved, saved_order
 from qd_detr.gates.commands.certify.saved_trial import try_readings
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.trials import try_on_random_inputs, try_on_samples
 from qd_detr.gates.commands.certify.weights import account_for_keys, prove_weights
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import CheckpointError, first_few
 from qd_detr.gates.gating import EXCHANGEABLE
 from qd_detr.gates.model.qd_detr import QDDETR
@@ -59,7 +60,7 @@ def examine(request: CertificateRequest) -> Certificate:
     except CheckpointError as error:
         subject.certificate.add("settings", FAILED, "unusable", reason=str(error))
         return subject.certificate
-    samples = open_samples(request, settings)  # whatever is wrong with the data is told before anything runs
+    samples = requested_samples(request, settings)  # whatever is wrong with the data is told before anything runs
     _settings(subject, settings)
     if not _keys(subject, settings):
         return subject.certificate
@@ -202,7 +203,7 @@ def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
     settings = claims.settings_for(subject.checkpoint, subject.config, readings[0])
     # Weights alone name no feature folders either: what is open is told all the same, and how to name them.
     nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
-    samples = None if nameless else open_samples(subject.request, settings)
+    samples = None if nameless else requested_samples(subject.request, settings)
     subject.facts["settings"] = {"open": list(questions), "readings_that_fit": len(readings)}
     answers = tuple(_answers(name, readings) for name in questions)
     subject.certificate.add("settings", FAILED, "open", answers, count=len(readings), names=", ".join(questions))

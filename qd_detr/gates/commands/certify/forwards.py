@@ -16,8 +16,7 @@ from torch import Tensor
 from qd_detr.gates.commands.certify.agreement import OwnPrediction
 from qd_detr.gates.commands.certify.reference import Array, Reference, ReferenceOutputs
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.batches import iter_batches
-from qd_detr.gates.data.features import FeatureIndex, FeatureReader
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs
 from qd_detr.gates.runs.postprocess import raw_predictions
@@ -130,14 +129,12 @@ def own_predictions(queries: Sequence[Query], outputs: Outputs) -> list[OwnPredi
     ]
 
 
-def predictions(
-    model: QDDETR, index: FeatureIndex, reader: FeatureReader, batches: Sequence[Sequence[int]], *, legacy_batches: bool
-) -> Iterator[list[tuple[int, OwnPrediction]]]:
+def predictions(model: QDDETR, samples: Samples, *, legacy_batches: bool) -> Iterator[list[tuple[int, OwnPrediction]]]:
     """Yield (position in the index, prediction) of every query, batch by batch, untracked."""
-    for positions, batch in iter_batches(index.queries, reader, batches):
+    for positions, batch in samples.read_batches():
         with torch.inference_mode():
             outputs = model(batch, legacy_batch_mask=legacy_batches)
-        queries = [index.queries[position] for position in positions]
+        queries = [samples.queries[position] for position in positions]
         yield list(zip(positions, own_predictions(queries, outputs), strict=True))
 
 

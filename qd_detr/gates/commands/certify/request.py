@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from qd_detr.gates.data.feature_layout import FeatureSources
+
 REPORT_NAME = "compatibility_report.json"
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
 # The checks, in the order in which they are made.
@@ -29,6 +31,15 @@ class CertificateRequest:
     device: str = "auto"
     output_dir: Path = Path(".")
     quiet: bool = False
+
+    @property
+    def sources(self) -> FeatureSources | None:
+        """Where to look for the data; None if no annotation file is named."""
+        if self.data_path is None:
+            return None
+        return FeatureSources(
+            self.data_path, self.model_path, self.feature_root, self.v_feat_dirs, self.t_feat_dir, self.a_feat_dir
+        )
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from qd_detr.gates.commands.certify.agreement import Comparison, OwnPrediction, compare
 from qd_detr.gates.commands.certify.forwards import predictions
-from qd_detr.gates.commands.certify.inputs import Samples
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation.submission import prediction_qid, read_submission
 from qd_detr.gates.model.qd_detr import QDDETR
@@ -78,7 +78,7 @@ def saved_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
 
     None: the data file's queries are not the saved ones, so the batches cannot be repeated.
     """
-    positions = {str(query.qid): position for position, query in enumerate(samples.index.queries)}
+    positions = {str(query.qid): position for position, query in enumerate(samples.queries)}
     ids = [str(line["qid"]) for line in saved.lines]
     if len(set(ids)) != len(ids) or set(ids) != set(positions):
         return None
@@ -95,24 +95,23 @@ def legacy_values(
 ) -> dict[int, OwnPrediction]:
     """Return what a model gives in the batches of a legacy run that took the samples in this order, by position."""
     batches = [list(order[start : start + eval_bsz]) for start in range(0, len(order), eval_bsz)]
-    return _values(model, samples, batches, legacy_batches=True, progress=progress)
+    return _values(model, samples.in_batches(batches), legacy_batches=True, progress=progress)
 
 
 def values_alone(model: QDDETR, samples: Samples, chosen: Sequence[int]) -> dict[int, OwnPrediction]:
     """Return what a model gives each chosen sample at batch size 1, by position."""
-    return _values(model, samples, samples.equal_length_batches(chosen), legacy_batches=False)
+    return _values(model, samples.chosen(chosen), legacy_batches=False)
 
 
 def _values(
     model: QDDETR,
     samples: Samples,
-    batches: Sequence[Sequence[int]],
     *,
     legacy_batches: bool,
     progress: Callable[[int], object] = lambda done: None,
 ) -> dict[int, OwnPrediction]:
     values: dict[int, OwnPrediction] = {}
-    for results in predictions(model, samples.index, samples.reader, batches, legacy_batches=legacy_batches):
+    for results in predictions(model, samples, legacy_batches=legacy_batches):
         values |= dict(results)
         progress(len(results))
     return values

@@ -14,7 +14,6 @@ import numpy as np
 
 from qd_detr.gates.commands.certify import claims
 from qd_detr.gates.commands.certify.agreement import OwnPrediction
-from qd_detr.gates.commands.certify.inputs import Samples
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED
 from qd_detr.gates.commands.certify.saved import (
     Agreement,
@@ -24,6 +23,7 @@ from qd_detr.gates.commands.certify.saved import (
     values_alone,
 )
 from qd_detr.gates.commands.certify.subject import Subject
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import first_few
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.postprocess import PostprocessingOptions

@@ -18,7 +18,6 @@ from qd_detr.gates.commands.certify.forwards import (
     singles,
     tracked_and_untracked,
 )
-from qd_detr.gates.commands.certify.inputs import Samples
 from qd_detr.gates.commands.certify.reference import Reference
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED
 from qd_detr.gates.commands.certify.saved import find_saved, saved_order
@@ -26,7 +25,8 @@ from qd_detr.gates.commands.certify.saved_trial import compare_with_saved
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.weights import widen
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.batches import collate, iter_batches
+from qd_detr.gates.data.batches import collate
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import first_few
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, ranked_windows, submission_lines
@@ -111,7 +111,7 @@ def _own_values(
     """Run every sample in batches of equal length, tracked and untracked; return its prediction by position."""
     own: dict[int, OwnPrediction] = {}
     with subject.progress(len(samples), "forward") as done:
-        for positions, batch in iter_batches(samples.index, samples.reader, samples.equal_length_batches()):
+        for positions, batch in samples.read_batches():
             outputs, one, _ = tracked_and_untracked(model, batch)
             queries = _queries(samples, positions)
             submission_lines(queries, outputs, options)  # raises RunError on NaN or Inf
@@ -123,7 +123,7 @@ def _own_values(
 
 def _legacy_batch_tracking(model: QDDETR, samples: Samples, positions: Sequence[int], proof: TrackingProof) -> None:
     """Prove the same for one legacy batch, with its padding and its mixed masks."""
-    for _, batch in iter_batches(samples.index, samples.reader, [list(positions)]):
+    for _, batch in samples.in_batches([positions]).read_batches():
         mixed = tracked_and_untracked(model, batch, legacy_batch=True)[1]
         mixed.changed = [f"{name}, legacy batch" for name in mixed.changed]
         proof.add(mixed, counted=False)
@@ -152,13 +152,13 @@ def _tracking(subject: Subject, proof: TrackingProof, kind: str) -> None:
 
 
 def _samples(subject: Subject, samples: Samples) -> None:
-    clips = samples.index.clip_counts
+    clips = samples.clip_counts
     data_path = subject.request.data_path
     assert data_path is not None
-    videos = len({query.vid for query in samples.index.queries})
+    videos = len({query.vid for query in samples.queries})
     subject.facts["data"] = {
         "path": str(data_path.resolve()),
-        "annotated": samples.annotated,
+        "annotated": len(samples) + len(samples.left_out),
         "examined": len(samples),
         "videos": videos,
         "clips": {"fewest": min(clips), "most": max(clips)},
@@ -173,7 +173,7 @@ def _samples(subject: Subject, samples: Samples) -> None:
         PASSED,
         "passed",
         count=len(samples),
-        annotated=samples.annotated,
+        annotated=len(samples) + len(samples.left_out),
         videos=videos,
         fewest=min(clips),
         most=max(clips),
@@ -192,7 +192,7 @@ def _batches(
 ) -> None:
     """Compare samples alone, in batches of equal length, and, where there was a legacy run, in its batches."""
     alone = []
-    for positions, batch in iter_batches(samples.index, samples.reader, [[position] for position in picked]):
+    for positions, batch in samples.in_batches([[position] for position in picked]).read_batches():
         with torch.inference_mode():
             (line,) = submission_lines(_queries(samples, positions), model(batch), options)
         alone.append(compare(line, own[positions[0]], options))
@@ -245,7 +245,7 @@ def _as_line(prediction: OwnPrediction, options: PostprocessingOptions) -> dict[
 
 
 def _queries(samples: Samples, positions: Sequence[int]) -> list[Query]:
-    return [samples.index.queries[position] for position in positions]
+    return [samples.queries[position] for position in positions]
 
 
 def _spread(count: int, wanted: int) -> list[int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qd_detr.gates.commands.certify import claims
-from qd_detr.gates.commands.certify.inputs import open_samples
+from qd_detr.gates.commands.certify.inputs import requested_samples
 from qd_detr.gates.commands.certify.request import CertificateRequest
 from qd_detr.gates.commands.guide.finding import Found, look_around
 from qd_detr.gates.commands.guide.terminal import Back, Leave, Terminal
@@ -242,7 +242,7 @@ class Walk:
                 self.model_path, config_path=self.config_path, data_path=self.data_path, feature_root=self.feature_root
             )
             try:
-                samples = open_samples(request, self.settings)
+                samples = requested_samples(request, self.settings)
             except MissingFileError as error:
                 terminal.say("root.needed", reason=_one_line(error))
             except RequestError as error:

@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 
-from qd_detr.gates.commands.analyse import feature_spec
 from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.ledger import expect
 from qd_detr.gates.data.annotations import Query, read_annotations
-from qd_detr.gates.data.feature_check import check_features
-from qd_detr.gates.data.feature_layout import locate_features
-from qd_detr.gates.data.features import FeatureReader, Features
+from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.features import Features
+from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import read_checkpoint, resolve
 
@@ -75,11 +74,10 @@ class Bench:
 
     def items(self, count: int) -> list[tuple[Query, Features]]:
         """Return the first queries with their features, as `collate` takes them."""
-        spec = feature_spec(resolve(read_checkpoint(self.checkpoint("clipwise"))))
-        folders = locate_features(spec, data_path=self.data_path)
-        index = check_features(read_annotations(self.data_path)[:count], folders, spec)
-        reader = FeatureReader(folders, spec, index)
-        return [(query, reader.read(query)) for query in index.queries]
+        settings = resolve(read_checkpoint(self.checkpoint("clipwise")))
+        spec = FeatureSpec.from_options(settings.options, settings.architecture)
+        samples = open_samples(spec, FeatureSources(self.data_path), read_annotations(self.data_path)[:count])
+        return [(query, samples.reader.read(query)) for query in samples.queries]
 
     def checkpoint(self, gating_type: str, *, known_gates: bool = False) -> Path:
         """Return the tiny checkpoint of a gating type, written when it is first asked for."""

@@ -10,15 +10,12 @@ from typing import Any
 
 import torch
 
-from qd_detr.gates.commands.analyse import feature_spec
 from qd_detr.gates.data import planted
-from qd_detr.gates.data.annotations import read_annotations
-from qd_detr.gates.data.feature_check import check_features
-from qd_detr.gates.data.feature_layout import locate_features
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.runs.inference import PassSettings, planned_batches, run_pass
+from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 
@@ -119,22 +116,13 @@ def write_predictions(checkpoint_path: Path, data_path: Path) -> Path:
     """Write what the model gives in legacy batches beside its checkpoint, as the legacy run did; return the file."""
     checkpoint = read_checkpoint(checkpoint_path)
     settings = resolve(checkpoint)
-    spec = feature_spec(settings)
-    folders = locate_features(spec, data_path=data_path, checkpoint_path=checkpoint_path)
-    index = check_features(read_annotations(data_path), folders, spec)
-    how = PassSettings(batch_size=EVAL_BSZ, legacy_batches=True, track=False)
-    lines = [
-        result.line
-        for results in run_pass(
-            build_model(checkpoint, settings),
-            index,
-            FeatureReader(folders, spec, index),
-            planned_batches(index, how),
-            PostprocessingOptions.from_options(settings.options),
-            how,
-        )
-        for result in results
-    ]
+    spec = FeatureSpec.from_options(settings.options, settings.architecture)
+    samples = open_samples(spec, FeatureSources(data_path, checkpoint_path)).planned(EVAL_BSZ, mixed_lengths=True)
+    how = PassSettings(
+        legacy_batches=True, postprocessing=PostprocessingOptions.from_options(settings.options), track=False
+    )
+    passed = run_pass(build_model(checkpoint, settings), samples, how)
+    lines = [result.line for results in passed for result in results]
     path = checkpoint_path.parent / "best_hl_val_preds.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path

@@ -8,7 +8,7 @@ Letters: B batch, L clips (padded), n clips of a sample, A feature columns witho
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.batches import iter_batches
 from qd_detr.gates.data.feature_layout import ENDPOINTS_DIM
-from qd_detr.gates.data.features import FeatureReader
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.runs.interventions.conditions import AudioEdit
 from qd_detr.gates.runs.interventions.partners import fitted_rows, other_videos, shift_of
 
@@ -31,9 +31,7 @@ class AudioEdits:
 
     Args:
         edits: which are wanted.
-        queries: all queries there are; positions in batches count in them.
-        reader: gives features.
-        batches: the batches that will run; their videos are the data that the mean and the exchange speak of.
+        samples: in the batches that will run; the videos in these are the data that the mean and the exchange speak of.
 
     Reads every video's audio once before the first batch if the mean is wanted, and the other video's with each batch
     if the exchange is.
@@ -42,21 +40,14 @@ class AudioEdits:
         RequestError: an exchange with fewer than two videos.
     """
 
-    def __init__(
-        self,
-        edits: Iterable[AudioEdit],
-        queries: Sequence[Query],
-        reader: FeatureReader,
-        batches: Sequence[Sequence[int]],
-    ) -> None:
+    def __init__(self, edits: Iterable[AudioEdit], samples: Samples) -> None:
         self.edits = tuple(dict.fromkeys(edits))
-        self._endpoints = ENDPOINTS_DIM if reader.spec.temporal_endpoints else 0
-        self._reader = reader
-        self._queries = list(queries)
-        self._batches = batches
+        self._endpoints = ENDPOINTS_DIM if samples.spec.temporal_endpoints else 0
+        self._samples = samples
         self._first: dict[str, Query] = {}
-        for position in sorted(p for batch in batches for p in batch):
-            self._first.setdefault(queries[position].vid, queries[position])
+        for position in sorted(p for batch in samples.batches for p in batch):
+            query = samples.queries[position]
+            self._first.setdefault(query.vid, query)
         self._partners = {
             edit.seed: other_videos(list(self._first), edit.seed) for edit in self.edits if edit.mode == "shuffle"
         }
@@ -66,7 +57,7 @@ class AudioEdits:
         """Yield (positions, batch, edited audio (B, L, A + endpoints) by edit) of one batch after another."""
         strangers = {seed: self._strangers(seed) for seed in self._partners}
         try:
-            for positions, batch in iter_batches(self._queries, self._reader, self._batches):
+            for positions, batch in self._samples.read_batches():
                 others = {seed: next(stream)[1] for seed, stream in strangers.items()}
                 yield positions, batch, {edit: self._edited(edit, batch, others) for edit in self.edits}
         finally:
@@ -74,8 +65,8 @@ class AudioEdits:
                 stream.close()
 
     def _strangers(self, seed: int) -> Generator[ReadBatch, None, None]:
-        partner_of = [self._partner(query, seed) for query in self._queries]
-        yield from iter_batches(partner_of, self._reader, self._batches)
+        partner_of = [self._partner(query, seed) for query in self._samples.queries]
+        yield from iter_batches(partner_of, self._samples.reader, self._samples.batches)
 
     def _partner(self, query: Query, seed: int) -> Query:
         partner = self._partners[seed].get(query.vid)
@@ -104,7 +95,7 @@ class AudioEdits:
     def _mean_row(self) -> NDArray[np.float32]:
         total, clips = np.zeros(0), 0
         for query in self._first.values():
-            audio = self._reader.read(query).audio
+            audio = self._samples.reader.read(query).audio
             content = audio[:, : audio.shape[1] - self._endpoints]
             total = content.sum(axis=0, dtype=np.float64) + (total if clips else 0.0)
             clips += len(content)

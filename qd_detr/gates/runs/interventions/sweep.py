@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.features import FeatureIndex, FeatureReader
+from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GatedFusionLayer, injection_of
 from qd_detr.gates.model.attention import padding_of
 from qd_detr.gates.model.qd_detr import QDDETR
@@ -49,28 +49,33 @@ class _LayerFigures(NamedTuple):
     injection: tuple[Tensor, Tensor] | None
 
 
+@dataclass(frozen=True)
+class SweepSettings:
+    """How to run a sweep.
+
+    Attributes:
+        legacy_batches: mix masks between the samples of a batch, as the legacy run did.
+        postprocessing: how predictions are made of outputs.
+        history: gates by qid of a run without interventions. Where interventions need them and they are not all
+            there, a first pass records them.
+        progress: called after every batch with the number of its samples.
+    """
+
+    legacy_batches: bool = False
+    postprocessing: PostprocessingOptions = field(default_factory=PostprocessingOptions)
+    history: Mapping[SampleId, GateEntry] | None = None
+    progress: Callable[[int], object] = lambda done: None
+
+
 def run_sweep(
-    model: QDDETR,
-    index: FeatureIndex,
-    reader: FeatureReader,
-    batches: Sequence[Sequence[int]],
-    postprocessing: PostprocessingOptions,
-    conditions: Sequence[Condition],
-    *,
-    history: Mapping[SampleId, GateEntry] | None = None,
-    legacy_batches: bool = False,
-    progress: Callable[[int], None] | None = None,
+    model: QDDETR, samples: Samples, conditions: Sequence[Condition], settings: SweepSettings | None = None
 ) -> SweepRun:
     """Run every condition on every sample of the batches.
 
     Args:
-        batches: positions in `index.queries`, as `planned_batches` gives them. Their samples are the data set of
-            means over the data and of exchanges between videos.
+        samples: in the batches that are to be run. Those in them are the data set of means over the data and of
+            exchanges between videos.
         conditions: the baseline first; see `conditions_of`.
-        history: gates by qid of a run without interventions. Where interventions need them and they are not all
-            there, a first pass records them.
-        legacy_batches: mix masks between the samples of a batch, as the legacy run did.
-        progress: called after every batch with the number of its samples.
 
     The model is in eval mode meanwhile; its mode is put back, and nothing else on it is touched, however this ends.
 
@@ -78,6 +83,7 @@ def run_sweep(
         ValueError: the first condition is not the baseline, or a name is there twice.
         RequestError: features that cannot be read; an exchange between fewer than two videos.
     """
+    settings = settings or SweepSettings()
     fusion = model.avigate_fusion
     names = [condition.name for condition in conditions]
     if names[:1] != [BASELINE] or len(set(names)) < len(names):
@@ -88,23 +94,23 @@ def run_sweep(
         if condition.name not in same_as:
             plan = plan_of(condition.intervention, fusion.num_layers, fusion.gating_type, fusion.gate_range)
             trees.setdefault(condition.audio, []).append(_Branch(condition.name, plan))
-    positions = sorted(position for batch in batches for position in batch)
-    queries = [index.queries[position] for position in positions]
+    positions = sorted(position for batch in samples.batches for position in batch)
+    queries = [samples.queries[position] for position in positions]
     recorded = None
     if any(needs_recorded(branch.plan) for tree in trees.values() for branch in tree):
+        history = settings.history
         if history is None or any(query.qid not in history for query in queries):
-            history = _first_pass(model, index, reader, batches, postprocessing, legacy_batches)
+            history = _first_pass(model, samples, settings.legacy_batches)
         recorded = RecordedGates(history, queries)
-    sweep = _Sweep(model, trees, postprocessing, recorded, legacy_batches, _Gathered(positions, fusion.num_layers))
-    audio = AudioEdits([edit for edit in trees if edit is not None], index.queries, reader, batches)
+    sweep = _Sweep(model, trees, settings, recorded, _Gathered(positions, fusion.num_layers))
+    audio = AudioEdits([edit for edit in trees if edit is not None], samples)
     was_training = model.training
     model.eval()
     try:
         for batch_positions, batch, edited_audio in audio.batches():
             with torch.inference_mode():
-                sweep.run_batch([index.queries[p] for p in batch_positions], batch_positions, batch, edited_audio)
-            if progress is not None:
-                progress(len(batch_positions))
+                sweep.run_batch([samples.queries[p] for p in batch_positions], batch_positions, batch, edited_audio)
+            settings.progress(len(batch_positions))
     finally:
         model.train(was_training)
     found = sweep.gathered
@@ -118,17 +124,10 @@ def run_sweep(
     )
 
 
-def _first_pass(
-    model: QDDETR,
-    index: FeatureIndex,
-    reader: FeatureReader,
-    batches: Sequence[Sequence[int]],
-    postprocessing: PostprocessingOptions,
-    legacy_batches: bool,
-) -> GateHistory:
+def _first_pass(model: QDDETR, samples: Samples, legacy_batches: bool) -> GateHistory:
     history = GateHistory()
     settings = PassSettings(legacy_batches=legacy_batches, injection=False)
-    for _ in run_pass(model, index, reader, batches, postprocessing, settings, history):
+    for _ in run_pass(model, samples, settings, history):
         pass
     return history
 
@@ -165,9 +164,8 @@ class _Sweep:
 
     model: QDDETR
     trees: Mapping[AudioEdit | None, Sequence[_Branch]]
-    postprocessing: PostprocessingOptions
+    settings: SweepSettings
     recorded: RecordedGates | None
-    legacy_batches: bool
     gathered: _Gathered
 
     def run_batch(
@@ -188,8 +186,8 @@ class _Sweep:
         def finish(name: str, fused: Tensor, path: list[_LayerFigures]) -> None:
             if name == BASELINE:
                 baseline.extend(path)
-            outputs = model.decode(fused, projected, legacy_batch_mask=self.legacy_batches)
-            self.gathered.add_lines(name, positions, submission_lines(queries, outputs, self.postprocessing))
+            outputs = model.decode(fused, projected, legacy_batch_mask=self.settings.legacy_batches)
+            self.gathered.add_lines(name, positions, submission_lines(queries, outputs, self.settings.postprocessing))
             self.gathered.add_figures(name, positions, _figures(path, baseline, projected.vid_mask))
 
         for edit, branches in self.trees.items():  # the recorded audio comes first, the baseline first of its branches
