@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}",
     )
+    add("--no_effects", action="store_true", help="leave out what is run by default: gates off and the audio share")
     add(
         "--compare_runs",
         type=Path,
@@ -177,6 +178,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         interventions=args.interventions,
         ablate=args.ablate,
         audio=tuple(args.audio),
+        no_effects=args.no_effects,
         resume=args.resume,
         history_memory_mb=args.history_memory,
         device=args.device,

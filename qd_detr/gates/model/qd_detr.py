@@ -137,12 +137,16 @@ class QDDETR(nn.Module):
         vid_mask = src_vid.new_ones(src_vid.shape[:2]) if src_vid_mask is None else src_vid_mask
         txt_mask = src_txt.new_ones(src_txt.shape[:2]) if src_txt_mask is None else src_txt_mask
         return Projected(
-            video=self.input_vid_proj(src_vid.to(device, dtype, non_blocking=True)),
+            video=self.project_video(src_vid),
             audio=self.project_audio(src_aud),
             text=self.input_txt_proj(src_txt.to(device, dtype, non_blocking=True)),
             vid_mask=vid_mask.to(device, non_blocking=True),
             txt_mask=txt_mask.to(device, non_blocking=True),
         )
+
+    def project_video(self, src_vid: Tensor) -> Tensor:
+        """Bring video alone to the hidden size, (B, L, D); see `project_audio`."""
+        return self.input_vid_proj(src_vid.to(self.global_rep_token.device, self.dtype, non_blocking=True))
 
     def project_audio(self, src_aud: Tensor) -> Tensor:
         """Bring audio alone to the hidden size, (B, L, D): runs that differ in it share the rest of `project`."""
@@ -155,17 +159,21 @@ class QDDETR(nn.Module):
         *,
         legacy_batch_mask: bool = False,
         training_extras: bool = False,
+        attached_references: bool = False,
     ) -> Outputs:
         """Return the outputs from fused video (B, L, D).
 
         training_extras adds the second pass with another sample's text and the earlier decoder layers' outputs;
-        inference needs neither and pays for neither.
+        inference needs neither and pays for neither. attached_references makes gradients those of the function: the
+        decoder otherwise detaches its moving anchors, as the legacy code did while training.
         """
         vid_mask = projected.vid_mask
         video_pos = clip_positions(vid_mask, self.architecture.hidden_dim).to(fused.dtype)
         vid_pad = padding_of(vid_mask)
         memory = self._memory(fused, video_pos, vid_pad, projected.text, projected, legacy_batch_mask)
-        layers = self.transformer.decoder(self.query_embed.weight, memory[:, 1:], video_pos, vid_pad)
+        layers = self.transformer.decoder(
+            self.query_embed.weight, memory[:, 1:], video_pos, vid_pad, attached=attached_references
+        )
         heads = [self._heads(slots, reference) for slots, reference in (layers if training_extras else layers[-1:])]
         outputs: Outputs = {**heads[-1], "saliency_scores": self._saliency(memory), "video_mask": vid_mask}
         if training_extras:

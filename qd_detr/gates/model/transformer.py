@@ -134,12 +134,13 @@ class Decoder(nn.Module):
         nn.init.zeros_(last.bias)
 
     def forward(
-        self, anchors: Tensor, memory: Tensor, pos: Tensor, vid_pad: Tensor | None
+        self, anchors: Tensor, memory: Tensor, pos: Tensor, vid_pad: Tensor | None, *, attached: bool = False
     ) -> list[tuple[Tensor, Tensor]]:
         """Return, per layer, the slots (B, Q, D) and the reference (B, Q, 2) that entered that layer.
 
         Args:
             anchors: (Q, 2), before their sigmoid. memory, pos: (B, L, D), clips only. vid_pad: (B, L) or None.
+            attached: let gradients through the references, so that they are those of the function; no value changes.
         """
         batch, dim = len(memory), memory.shape[-1]
         visible = visible_keys(vid_pad)
@@ -158,7 +159,7 @@ class Decoder(nn.Module):
                 # The next layer starts from a fixed point, but the spans predicted from it train bbox_embed: legacy
                 # runs did so (their optimizers hold moments for it, and its weights have moved).
                 entered = (self.bbox_embed(target) + inverse_sigmoid(reference)).sigmoid()
-                reference = entered.detach()
+                reference = entered if attached else entered.detach()
         return outputs
 
 

@@ -51,6 +51,19 @@ class RawPredictions:
     saliency: np.ndarray
     clip_counts: np.ndarray
 
+    def sample(self, b: int) -> RawPrediction:
+        """Return the prediction of one sample of the batch."""
+        return RawPrediction(self.score[b], self.span_cxw[b], self.saliency[b, : self.clip_counts[b]])
+
+
+@dataclass(frozen=True)
+class RawPrediction:
+    """One sample's outputs: score (Q,), span_cxw (Q, 2), unrounded, and saliency (n,) of its clips as float16."""
+
+    score: np.ndarray
+    span_cxw: np.ndarray
+    saliency: np.ndarray
+
 
 def raw_predictions(outputs: Mapping[str, Tensor]) -> RawPredictions:
     """Bring what predictions are made of to the host, in one wait for the device."""
@@ -76,7 +89,15 @@ def submission_lines(
     all rounded to 4 decimals; times clamped to [0, 150] s and rounded to multiples of the clip length, half to even.
     Saliency is float16, unrounded, of the valid clips.
     """
-    raw = raw_predictions(outputs)
+    return lines_of(queries, raw_predictions(outputs), options)
+
+
+def lines_of(queries: Sequence[Query], raw: RawPredictions, options: PostprocessingOptions) -> list[dict[str, Any]]:
+    """Return `submission_lines` from outputs that are on the host already.
+
+    Raises:
+        RunError: an output that is not finite.
+    """
     for query, score, spans, saliency in zip(queries, raw.score, raw.span_cxw, raw.saliency, strict=True):
         if not (np.isfinite(score).all() and np.isfinite(spans).all() and np.isfinite(saliency).all()):
             raise RunError(

@@ -87,15 +87,15 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
 
 
 def _conditions(request: AnalysisRequest, fusion: AVIGATEFusionCustom) -> list[Condition]:
-    """Return what is to be run beside the model as it is, the baseline first; nothing if nothing was asked for."""
+    """Return what is to be run beside the model as it is, the baseline first; nothing where nothing is to be run."""
     asked: list[Intervention] = []
     if request.interventions is not None:
         asked += read_interventions(request.interventions, fusion.num_layers, fusion.gate_range)
     if request.ablate:
         asked += standard_sweep(fusion.num_layers)
-    if not asked and not request.audio:
+    if not asked and not request.audio and request.no_effects:
         return []
-    return conditions_of(asked, request.audio, request.seed)
+    return conditions_of(asked, request.audio, request.seed, share=not request.no_effects)
 
 
 def _check_comparison(request: AnalysisRequest, queries: Sequence[Query]) -> None:

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
+from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
@@ -27,6 +28,7 @@ from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
 from qd_detr.gates.runs.inference import SampleResult, run_pass
+from qd_detr.gates.runs.interventions.conditions import MEAN_VIDEO
 from qd_detr.gates.runs.interventions.edits import to_plain
 from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.journal import RunJournal
@@ -158,10 +160,16 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
         "dset_name": prepared.settings.options["dset_name"],
         "clip_length_s": float(prepared.settings.options["clip_length"]),
     }
-    findings.sections["audio_help"] = audio_help(swept, seed=request.seed, **what)
-    interventions = [c.intervention for c in prepared.conditions if c.intervention is not None]
-    findings.sections["interventions"] = to_plain(interventions)
-    return sample_columns(swept, **what)
+    columns: dict[str, dict[SampleId, Any]] = {}
+    if swept.has(MEAN_VIDEO):
+        findings.sections["audio_share"] = audio_share(swept)
+        columns |= share_columns(findings.sections["audio_share"])
+    effects = swept.of_audio()
+    findings.sections["audio_help"] = audio_help(effects, seed=request.seed, **what)
+    findings.sections["interventions"] = to_plain(
+        [condition.intervention for condition in effects.conditions if condition.intervention is not None]
+    )
+    return columns | sample_columns(effects, **what)
 
 
 def _add_planted_truth(folder: Path, findings: RunFindings) -> None:

@@ -42,6 +42,7 @@ class AnalysisRequest:
     interventions: Path | None = None
     ablate: bool = False
     audio: tuple[str, ...] = ()
+    no_effects: bool = False
     resume: bool = False
     history_memory_mb: float = 64.0
     device: str = "auto"

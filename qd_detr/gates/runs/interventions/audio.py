@@ -8,7 +8,7 @@ Letters: B batch, L clips (padded), n clips of a sample, A feature columns witho
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class AudioEdits:
     Args:
         edits: which are wanted.
         samples: in the batches that will run; the videos in these are the data that the mean and the exchange speak of.
+        mean_video: whether the mean video is wanted as well.
 
     Reads every video's audio once before the first batch if the mean is wanted, and the other video's with each batch
     if the exchange is.
@@ -40,7 +41,7 @@ class AudioEdits:
         RequestError: an exchange with fewer than two videos.
     """
 
-    def __init__(self, edits: Iterable[AudioEdit], samples: Samples) -> None:
+    def __init__(self, edits: Iterable[AudioEdit], samples: Samples, *, mean_video: bool = False) -> None:
         self.edits = tuple(dict.fromkeys(edits))
         self._endpoints = ENDPOINTS_DIM if samples.spec.temporal_endpoints else 0
         self._samples = samples
@@ -51,7 +52,11 @@ class AudioEdits:
         self._partners = {
             edit.seed: other_videos(list(self._first), edit.seed) for edit in self.edits if edit.mode == "shuffle"
         }
-        self._mean = self._mean_row() if any(edit.mode == "mean" for edit in self.edits) else None
+        mean_audio = any(edit.mode == "mean" for edit in self.edits)
+        self._mean: NDArray[np.float32] | None = None
+        self._video_mean: NDArray[np.float32] | None = None
+        if mean_audio or mean_video:
+            self._mean, self._video_mean = self._mean_rows()
 
     def batches(self) -> Iterator[tuple[list[int], dict[str, Any], dict[AudioEdit, Tensor]]]:
         """Yield (positions, batch, edited audio (B, L, A + endpoints) by edit) of one batch after another."""
@@ -92,11 +97,22 @@ class AudioEdits:
                     content[b, :n] = other["src_aud"][b, rows, : content.shape[-1]]
         return edited
 
-    def _mean_row(self) -> NDArray[np.float32]:
-        total, clips = np.zeros(0), 0
+    def mean_video(self, batch: Mapping[str, Any]) -> Tensor:
+        """Return the batch's video (B, L, Dv) with the mean of the data in every clip, each with its own endpoints."""
+        assert self._video_mean is not None
+        video = batch["src_vid"].clone()
+        content = video[..., : video.shape[-1] - self._endpoints]
+        content[:] = torch.from_numpy(self._video_mean) * batch["src_vid_mask"][..., None]
+        return video
+
+    def _mean_rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the means of audio and of video over all clips of the data, without endpoints."""
+        totals, clips = [np.zeros(1), np.zeros(1)], 0
         for query in self._first.values():
-            audio = self._samples.reader.read(query).audio
-            content = audio[:, : audio.shape[1] - self._endpoints]
-            total = content.sum(axis=0, dtype=np.float64) + (total if clips else 0.0)
-            clips += len(content)
-        return (total / clips).astype(np.float32)
+            features = self._samples.reader.read(query)
+            for i, one in enumerate((features.audio, features.video)):
+                content = one[:, : one.shape[1] - self._endpoints]
+                totals[i] = totals[i] + content.sum(axis=0, dtype=np.float64)
+            clips += len(features.audio)
+        audio, video = ((total / clips).astype(np.float32) for total in totals)
+        return audio, video

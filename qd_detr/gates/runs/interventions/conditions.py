@@ -19,6 +19,8 @@ AUDIO_MODES = {
 DOSES = (0.0, 0.25, 0.5, 1.0, 1.5)
 ATTENTION_OFF = "all attention gates off"
 FFN_OFF = "all FFN gates off"
+MEAN_VIDEO = "video mean"
+NEITHER = "video mean, all attention gates off"
 SIGN_FLIPPED = "attention gates, sign flipped"
 _SHOWN = {"attention": "attention", "ffn": "FFN"}
 
@@ -33,11 +35,16 @@ class AudioEdit:
 
 @dataclass(frozen=True)
 class Condition:
-    """A name, and what differs from the model as it is; nothing does in the baseline."""
+    """A name, and what differs from the model as it is; nothing does in the baseline.
+
+    With mean_video every clip shows the mean video of the data. Such conditions tell audio and video apart (see
+    `analysis.audio_share`) and are no effects of the audio.
+    """
 
     name: str
     intervention: Intervention | None = None
     audio: AudioEdit | None = None
+    mean_video: bool = False
 
 
 def dose_name(scale: float) -> str:
@@ -70,9 +77,11 @@ def standard_sweep(num_layers: int) -> list[Intervention]:
 
 
 def conditions_of(
-    interventions: Sequence[Intervention] = (), audio_modes: Sequence[str] = (), seed: int = 0
+    interventions: Sequence[Intervention] = (), audio_modes: Sequence[str] = (), seed: int = 0, *, share: bool = False
 ) -> list[Condition]:
     """Return the baseline, then a condition for each intervention, then one for each audio mode.
+
+    With `share` those follow that the audio share of the prediction is computed from.
 
     An intervention that is there twice, under one name, counts once: a saved sweep may be run again with `--ablate`.
 
@@ -86,6 +95,11 @@ def conditions_of(
     given = [Condition(BASELINE)]
     given += [Condition(one.name, one) for one in interventions]
     given += [Condition(audio_name(mode), audio=AudioEdit(mode, seed)) for mode in audio_modes]
+    if share:
+        off = (Edit("scale", 0.0, None, ("attention",)),)
+        given.append(Condition(ATTENTION_OFF, Intervention(ATTENTION_OFF, off)))
+        given.append(Condition(MEAN_VIDEO, mean_video=True))
+        given.append(Condition(NEITHER, Intervention(NEITHER, off), mean_video=True))
     for condition in given:
         before = found.setdefault(condition.name, condition)
         if before != condition:
@@ -103,7 +117,7 @@ def alike(
     same: dict[str, str] = {}
     for condition in conditions:
         plan = plan_of(condition.intervention, num_layers, gating_type, gate_range)
-        key = (condition.audio, tuple(plan.items()))
+        key = (condition.audio, condition.mean_video, tuple(plan.items()))
         if key in first:
             same[condition.name] = first[key]
         else:

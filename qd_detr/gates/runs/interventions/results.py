@@ -6,7 +6,7 @@ Letters: N samples, layers, K = 2 gate kinds in the order of `GATE_KINDS`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.runs.interventions.conditions import Condition
 from qd_detr.gates.runs.interventions.edits import BASELINE
+from qd_detr.gates.runs.postprocess import RawPrediction
 
 GATES_RECORDED = "after"  # gates stand in results as the forward used them, after the intervention on them
 
@@ -47,7 +48,8 @@ class SweepRun:
         same_as: for each condition that was not run because it comes to the same as another, that other's name.
         lines: per condition that was run, N predictions in the order of `queries`: qid, pred_relevant_windows (P, 3)
             and pred_saliency_scores (n,) as arrays, which `qd_detr.gates.evaluation` takes as it takes lists.
-        gates: per condition that was run.
+        gates: per condition that was run, but those of `mean_video`.
+        raw: per condition that was run, the N predictions before postprocessing.
     """
 
     queries: Sequence[Query]
@@ -56,6 +58,11 @@ class SweepRun:
     same_as: Mapping[str, str]
     lines: Mapping[str, Sequence[Mapping[str, Any]]]
     gates: Mapping[str, GateFigures]
+    raw: Mapping[str, Sequence[RawPrediction]] = field(default_factory=dict)
+
+    def of_audio(self) -> SweepRun:
+        """Return the run without the conditions of `mean_video`: what is left are effects of gates and audio."""
+        return replace(self, conditions=[condition for condition in self.conditions if not condition.mean_video])
 
     def run_name(self, name: str) -> str:
         """Return the name under which the results of a condition stand."""

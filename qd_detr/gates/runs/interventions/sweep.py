@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.plans import Plan, Steps, needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun, compact_line
-from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, RawPrediction, lines_of, raw_predictions
 from qd_detr.gates.tracking.entries import GATE_KINDS, GateEntry, SampleId
 from qd_detr.gates.tracking.history import GateHistory
 
@@ -40,6 +41,13 @@ class _Branch(NamedTuple):
 
     name: str
     plan: Plan
+
+
+class _Inputs(NamedTuple):
+    """What features a condition runs on; the recorded ones but for what is named."""
+
+    audio: AudioEdit | None
+    mean_video: bool
 
 
 class _LayerFigures(NamedTuple):
@@ -89,11 +97,11 @@ def run_sweep(
     if names[:1] != [BASELINE] or len(set(names)) < len(names):
         raise ValueError(f"conditions must begin with the baseline and have names of their own; got {names}")
     same_as = alike(conditions, fusion.num_layers, fusion.gating_type, fusion.gate_range)
-    trees: dict[AudioEdit | None, list[_Branch]] = {}
+    trees: dict[_Inputs, list[_Branch]] = {}
     for condition in conditions:
         if condition.name not in same_as:
             plan = plan_of(condition.intervention, fusion.num_layers, fusion.gating_type, fusion.gate_range)
-            trees.setdefault(condition.audio, []).append(_Branch(condition.name, plan))
+            trees.setdefault(_Inputs(condition.audio, condition.mean_video), []).append(_Branch(condition.name, plan))
     positions = sorted(position for batch in samples.batches for position in batch)
     queries = [samples.queries[position] for position in positions]
     recorded = None
@@ -103,13 +111,17 @@ def run_sweep(
             history = _first_pass(model, samples, settings.legacy_batches)
         recorded = RecordedGates(history, queries)
     sweep = _Sweep(model, trees, settings, recorded, _Gathered(positions, fusion.num_layers))
-    audio = AudioEdits([edit for edit in trees if edit is not None], samples)
+    edits = [inputs.audio for inputs in trees if inputs.audio is not None]
+    mean_video = any(inputs.mean_video for inputs in trees)
+    audio = AudioEdits(edits, samples, mean_video=mean_video)
     was_training = model.training
     model.eval()
     try:
         for batch_positions, batch, edited_audio in audio.batches():
+            queries_here = [samples.queries[p] for p in batch_positions]
             with torch.inference_mode():
-                sweep.run_batch([samples.queries[p] for p in batch_positions], batch_positions, batch, edited_audio)
+                video = audio.mean_video(batch) if mean_video else None
+                sweep.run_batch(queries_here, batch_positions, batch, edited_audio, video)
             settings.progress(len(batch_positions))
     finally:
         model.train(was_training)
@@ -121,6 +133,7 @@ def run_sweep(
         same_as=same_as,
         lines={name: [lines[p] for p in positions] for name, lines in found.lines.items()},
         gates={name: GateFigures(**figures) for name, figures in found.figures.items()},
+        raw={name: [raw[p] for p in positions] for name, raw in found.raw.items()},
     )
 
 
@@ -139,6 +152,7 @@ class _Gathered:
     positions: Sequence[int]
     num_layers: int
     lines: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
+    raw: dict[str, dict[int, RawPrediction]] = field(default_factory=dict)
     figures: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -163,7 +177,7 @@ class _Sweep:
     """What is the same for all batches of a sweep."""
 
     model: QDDETR
-    trees: Mapping[AudioEdit | None, Sequence[_Branch]]
+    trees: Mapping[_Inputs, Sequence[_Branch]]
     settings: SweepSettings
     recorded: RecordedGates | None
     gathered: _Gathered
@@ -174,6 +188,7 @@ class _Sweep:
         positions: Sequence[int],
         batch: Mapping[str, Any],
         edited_audio: Mapping[AudioEdit, Tensor],
+        mean_video: Tensor | None,
     ) -> None:
         """Run all conditions on one batch."""
         model = self.model
@@ -183,17 +198,23 @@ class _Sweep:
         facts = BatchFacts([query.qid for query in queries], [query.vid for query in queries], projected.vid_mask)
         baseline: list[_LayerFigures] = []
 
-        def finish(name: str, fused: Tensor, path: list[_LayerFigures]) -> None:
+        def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_LayerFigures]) -> None:
             if name == BASELINE:
                 baseline.extend(path)
             outputs = model.decode(fused, projected, legacy_batch_mask=self.settings.legacy_batches)
-            self.gathered.add_lines(name, positions, submission_lines(queries, outputs, self.settings.postprocessing))
-            self.gathered.add_figures(name, positions, _figures(path, baseline, projected.vid_mask))
+            raw = raw_predictions(outputs)
+            self.gathered.add_lines(name, positions, lines_of(queries, raw, self.settings.postprocessing))
+            self.gathered.raw.setdefault(name, {}).update((p, raw.sample(b)) for b, p in enumerate(positions))
+            if not inputs.mean_video:
+                self.gathered.add_figures(name, positions, _figures(path, baseline, projected.vid_mask))
 
-        for edit, branches in self.trees.items():  # the recorded audio comes first, the baseline first of its branches
-            audio = projected.audio if edit is None else model.project_audio(edited_audio[edit])
-            walk = _Walk(model, audio, facts, self.recorded, measure_all=edit is not None, finish=finish)
-            walk.from_layer(0, projected.video, branches, [])
+        # The recorded features come first, the baseline first of its branches.
+        for inputs, branches in self.trees.items():
+            changed = inputs.audio is not None
+            audio = model.project_audio(edited_audio[inputs.audio]) if inputs.audio is not None else projected.audio
+            video = model.project_video(mean_video) if inputs.mean_video and mean_video is not None else projected.video
+            walk = _Walk(model, audio, facts, self.recorded, measure_all=changed, finish=partial(finish, inputs))
+            walk.from_layer(0, video, branches, [])
 
 
 class _Walk:
