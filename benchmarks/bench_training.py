@@ -22,6 +22,7 @@ import torch
 from benchmarks.pairing import PairedRatio, paired_ratio
 from qd_detr.gates import train
 from qd_detr.gates.data import planted
+from qd_detr.gates.training import command
 from qd_detr.gates.training.data import epoch_plan
 from qd_detr.gates.training.distributed import World
 from qd_detr.gates.training.loop import Training
@@ -42,8 +43,8 @@ def plain_epoch(training: Training, batches: list) -> None:
 
 def prepared(flags: list[str], config: str | None, until_done: ExitStack) -> Training:
     args = train.build_parser().parse_args(flags)
-    given = {name: value for name, value in vars(args).items() if name in train.BY_NAME}
-    return train.prepare(given, config, None, World(0, 1, torch.device("cpu")), until_done)
+    given = {name: value for name, value in vars(args).items() if name in command.BY_NAME}
+    return command.prepare(given, config, None, World(0, 1, torch.device("cpu")), until_done)
 
 
 def add_arguments(parser: argparse.ArgumentParser, pairs: int) -> None:

@@ -6,8 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -23,92 +21,22 @@ from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.training import checkpoints, logs
 from qd_detr.gates.training.data import epoch_plan, load_splits
-from qd_detr.gates.training.distributed import World
 from qd_detr.gates.training.loop import Training
 from qd_detr.gates.training.losses import Criterion
 from qd_detr.gates.training.validation import validate
 from qd_detr.gates.weights.checkpoint import FORMAT, build_model, read_checkpoint, resolve
-
-REPOSITORY = Path(__file__).parents[1]
-N_TRAIN, N_VAL, BSZ = 10, 6, 4
-SMALL = {
-    "hidden_dim": 16,
-    "fusion_layers": 1,
-    "nheads": 2,
-    "fusion_n_heads": 2,
-    "dim_feedforward": 16,
-    "num_queries": 3,
-    "bsz": BSZ,
-    "n_epoch": 4,
-    "eval_every": 2,
-    "lr": 1e-3,
-    "seed": 5,
-}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Equal to the bit holds for equal numbers of threads; and for models this small, one is fastest."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("planted") / "data"
-    planted.generate(directory, seed=1, n_train=N_TRAIN, n_val=N_VAL)
-    return directory
-
-
-def flags(dataset: Path, results: Path | None, **changes: object) -> list[str]:
-    found = [*planted.training_flags(dataset), "--device", "cpu", "--quiet"]
-    for name, value in {**SMALL, **changes}.items():
-        found += [f"--{name}"] if value is True else [f"--{name}", str(value)]
-    return found if results is None else [*found, "--results_dir", str(results)]
-
-
-def content(path: Path) -> dict:
-    return checkpoints.read_training_checkpoint(path)
-
-
-def assert_same(a: object, b: object, where: str = "") -> None:
-    if isinstance(a, torch.Tensor):
-        assert isinstance(b, torch.Tensor), where
-        assert torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert isinstance(b, dict), where
-        assert list(a) == list(b), where
-        for key in a:
-            assert_same(a[key], b[key], f"{where}.{key}")
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where  # type: ignore[arg-type]
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):  # type: ignore[call-overload]
-            assert_same(x, y, f"{where}[{i}]")
-    else:
-        assert a == b, where
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    """Everything of two runs is equal but for the times in the logs and the folders' names."""
-    for name in (checkpoints.LATEST, checkpoints.BEST):
-        a, b = content(one / name), content(other / name)
-        assert_same({k: v for k, v in a.items() if k != "opt"}, {k: v for k, v in b.items() if k != "opt"}, name)
-    for name in (logs.TRAIN_LOG, logs.EVAL_LOG):
-        lines = [[line.split(" ", 1)[1] for line in (run / name).read_text().splitlines()] for run in (one, other)]
-        assert lines[0] == lines[1]
-    name = "best_hl_val_preds.jsonl"
-    assert (one / name).read_bytes() == (other / name).read_bytes()
-
-
-@pytest.fixture(scope="module")
-def finished(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    results = tmp_path_factory.mktemp("runs") / "whole"
-    assert train.main(flags(dataset, results, save_every=2)) == 0
-    return results
+from tests.training.small_runs import (
+    BSZ,
+    N_TRAIN,
+    N_VAL,
+    REPOSITORY,
+    SMALL,
+    assert_same,
+    assert_same_run,
+    content,
+    flags,
+    prepare,
+)
 
 
 def test_a_run_writes_its_files_and_nothing_else(finished):
@@ -249,12 +177,6 @@ def test_training_stops_after_too_many_validations_without_a_better_one(dataset,
     # The third validation without a better one is one more than the limit of 2.
     assert (progress.epochs_done, progress.best_epoch, progress.best_score) == (5, 1, 30.0)
     assert content(tmp_path / "early" / checkpoints.BEST)["epoch"] == 1
-
-
-def prepare(argv: list[str]) -> Training:
-    args = train.build_parser().parse_args(argv)
-    given = {name: value for name, value in vars(args).items() if name in train.BY_NAME}
-    return train.prepare(given, args.config_path, args.resume, World(0, 1, torch.device("cpu")), ExitStack())
 
 
 def test_a_diverging_run_stops_and_keeps_its_last_good_checkpoint(dataset, tmp_path, monkeypatch, capsys):

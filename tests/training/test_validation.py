@@ -13,9 +13,10 @@ from qd_detr.gates.monitor import GateMonitor
 from qd_detr.gates.training.loop import Training
 from qd_detr.gates.training.targets import collate_targets
 from qd_detr.gates.training.validation import validate
-from tests.test_training_run import dataset, flags, one_thread, prepare
-
-__all__ = ["dataset", "one_thread"]  # fixtures
+from tests.training.small_runs import (
+    flags,
+    prepare,
+)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from qd_detr.gates.training.matching import CostWeights, generalized_iou, match,
 from qd_detr.gates.training.targets import QueryTargets, Targets, collate_targets, query_targets
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 
-LEGACY = Path(__file__).parents[2] / "shared" / "legacy" / "clipwise"
+LEGACY = Path(__file__).parents[3] / "shared" / "legacy" / "clipwise"
 needs_legacy = pytest.mark.skipif(not LEGACY.is_dir(), reason=f"needs the legacy recordings in {LEGACY}")
 
 

@@ -14,19 +14,8 @@ import pytest
 from qd_detr.gates import train
 from qd_detr.gates.data import planted
 from qd_detr.gates.training import checkpoints, run_folder
-from tests.test_training_run import (
-    N_TRAIN,
-    N_VAL,
-    assert_same_run,
-    content,
-    dataset,
-    finished,
-    flags,
-    one_thread,
-    prepare,
-)
+from tests.training.small_runs import N_TRAIN, N_VAL, assert_same_run, content, flags, prepare
 
-__all__ = ["dataset", "finished", "one_thread"]  # fixtures
 KNOWN_FLAGS = {flag for action in train.build_parser()._actions for flag in action.option_strings}
 
 

@@ -19,21 +19,8 @@ from qd_detr.gates.training import checkpoints, logs, loop
 from qd_detr.gates.training.data import epoch_plan
 from qd_detr.gates.training.loop import Training
 from qd_detr.gates.training.matching import NotFiniteError
-from tests.test_training_resume import KNOWN_FLAGS, files
-from tests.test_training_run import (
-    N_TRAIN,
-    N_VAL,
-    REPOSITORY,
-    assert_same_run,
-    content,
-    dataset,
-    finished,
-    flags,
-    one_thread,
-    prepare,
-)
-
-__all__ = ["dataset", "finished", "one_thread"]  # fixtures
+from tests.training.small_runs import N_TRAIN, N_VAL, REPOSITORY, assert_same_run, content, flags, prepare
+from tests.training.test_resume import KNOWN_FLAGS, files
 
 
 @pytest.mark.parametrize("flag", ["--results_dir", "--results_root"])
@@ -158,7 +145,7 @@ from unittest import mock
 from qd_detr.gates import train
 from qd_detr.gates.errors import RunError
 from qd_detr.gates.monitor import GateMonitor
-from qd_detr.gates.training import checkpoints, data, loop, losses
+from qd_detr.gates.training import checkpoints, command, data, loop, losses
 from qd_detr.gates.training.distributed import join_world
 from qd_detr.gates.training.matching import NotFiniteError
 
@@ -188,12 +175,12 @@ SCENARIOS = {
     "nothing": (contextlib.nullcontext(), ["--lr", "1e-12", "--dropout", "0", "--input_dropout", "0", "--n_epoch", "1"]),
 }
 monitors = []
-made = mock.patch.object(train, "GateMonitor", lambda *args: monitors.append(1) or GateMonitor(*args))
+made = mock.patch.object(command, "GateMonitor", lambda *args: monitors.append(1) or GateMonitor(*args))
 told = {}
 with join_world("cpu") as world:
     for name, (patch, more) in SCENARIOS.items():
         error = io.StringIO()
-        joined = mock.patch.object(train, "join_world", lambda device: contextlib.nullcontext(world))
+        joined = mock.patch.object(command, "join_world", lambda device: contextlib.nullcontext(world))
         with joined, made, patch, contextlib.redirect_stderr(error):
             status = train.main([*argv, "--results_dir", str(folder / name), *more])
         told[name] = [status, error.getvalue()]

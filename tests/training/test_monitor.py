@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from qd_detr.gates import train
-from tests.test_training_run import assert_same_run, dataset, finished, flags, one_thread
-
-__all__ = ["dataset", "finished", "one_thread"]  # fixtures
+from tests.training.small_runs import (
+    assert_same_run,
+    flags,
+)
 
 
 def test_a_run_with_the_monitor_equals_one_without_to_the_bit(dataset, finished, tmp_path):
