@@ -29,8 +29,8 @@ def saliency_by_hand(training: Training) -> float:
     split, losses = training.val_split, []
     model = training.model.eval()
     for position, query in enumerate(split.queries):
-        own = split.reader.read(query)
-        following = split.reader.read(split.queries[(position + 1) % len(split.queries)])
+        own = split.samples.reader.read(query)
+        following = split.samples.reader.read(split.queries[(position + 1) % len(split.queries)])
         batch = collate([(query, own), (query, Features(own.video, own.audio, following.text))])
         with torch.no_grad():
             projected = model.project(*(batch[f"src_{name}"] for name in ("txt", "txt_mask", "vid", "vid_mask", "aud")))
@@ -66,7 +66,7 @@ def test_a_validation_that_is_recorded_has_each_sample_under_its_qid(training):
     tracked = validate(training.model, training.criterion, split, training.options)
     assert (tracked.lines, tracked.losses) == (untracked.lines, untracked.losses)
     assert fusion.current_sample_id == "mine"
-    clips = {query.qid: count for query, count in zip(split.queries, split.index.clip_counts, strict=True)}
+    clips = {query.qid: count for query, count in zip(split.queries, split.samples.clip_counts, strict=True)}
     assert {qid: entry["layer_info"][0]["sequence_length"] for qid, entry in fusion.gate_history.items()} == clips
 
 
