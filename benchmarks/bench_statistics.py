@@ -15,35 +15,30 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from qd_detr.gates.analysis.statistics import GateStatistics
+from qd_detr.gates.gating import ATTENTION, FFN, FusionFacts, gating_named
 
 CLIPS, HIDDEN_DIM, LAYERS = 75, 256, 4
-QUANTITIES = ("attention_injection", "ffn_injection", "attention_cosine", "ffn_cosine")
+GATES = tuple(replace(gate, value_range=(-1.0, 1.0)) for gate in (ATTENTION, FFN))
+Sample = dict[str, dict[str, np.ndarray]]
 
 
-def synthetic_samples(gating_type: str, count: int) -> list[dict[str, list[np.ndarray]]]:
+def synthetic_samples(gating_type: str, count: int) -> list[Sample]:
     """Return tanh gates with a constant per channel, a level per video and noise per clip, and what lies beside."""
     rng = np.random.default_rng(0)
-    shape = {"global": (1, 1), "clipwise": (CLIPS, 1), "elementwise": (CLIPS, HIDDEN_DIM)}[gating_type]
+    shape = gating_named(gating_type).shape(CLIPS, HIDDEN_DIM)
     offset = rng.normal(size=(2, LAYERS, 1, shape[1]))
     samples = []
     for _ in range(count):
         gates = np.tanh(offset + 0.5 * rng.normal(size=(2, LAYERS, 1, 1)) + 0.5 * rng.normal(size=(2, LAYERS, *shape)))
         cosine = np.tanh(rng.normal(size=(2, LAYERS, CLIPS))).astype(np.float32)
         injection = np.exp(rng.normal(size=(2, LAYERS, CLIPS))).astype(np.float32)
-        samples.append(
-            {
-                "attention_gates": list(gates[0].astype(np.float32)),
-                "ffn_gates": list(gates[1].astype(np.float32)),
-                "attention_injection": list(injection[0]),
-                "ffn_injection": list(injection[1]),
-                "attention_cosine": list(cosine[0]),
-                "ffn_cosine": list(cosine[1]),
-            }
-        )
+        both = {"gates": gates.astype(np.float32), "injection": injection, "cosine": cosine}
+        samples.append({name: {gate.kind: arrays[i] for i, gate in enumerate(GATES)} for name, arrays in both.items()})
     return samples
 
 
@@ -53,19 +48,20 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def measure(gating_type: str, samples: list[dict[str, list[np.ndarray]]], beside: bool, rounds: int, bins: int) -> str:
-    names = ("attention_gates", "ffn_gates", *(QUANTITIES if beside else ()))
+def measure(gating_type: str, samples: list[Sample], beside: bool, rounds: int, bins: int) -> str:
+    names = ("gates", "injection", "cosine") if beside else ("gates",)
     fed = [{name: sample[name] for name in names} for sample in samples]
 
     def with_numpy() -> None:
         for sample in fed:
             for name, arrays in sample.items():
-                value_range = (0.0, 100.0) if name.endswith("injection") else (-1.0, 1.0)
-                for array in arrays:
-                    np.histogram(array, bins=bins, range=value_range)
+                value_range = (0.0, 100.0) if name == "injection" else (-1.0, 1.0)
+                for of_layers in arrays.values():
+                    for array in of_layers:
+                        np.histogram(array, bins=bins, range=value_range)
 
     def with_statistics() -> GateStatistics:
-        gate_statistics = GateStatistics(gating_type, LAYERS, (-1.0, 1.0), HIDDEN_DIM)
+        gate_statistics = GateStatistics(FusionFacts(gating_type, gating_type, LAYERS, HIDDEN_DIM, GATES))
         for sample_id, sample in enumerate(fed):
             gate_statistics.add(sample_id, **sample)
         return gate_statistics
@@ -74,7 +70,7 @@ def measure(gating_type: str, samples: list[dict[str, list[np.ndarray]]], beside
     full = with_statistics()
     pairs = [(seconds(with_numpy), seconds(with_statistics)) for _ in range(rounds)]
     ratios = sorted(ours / numpys for numpys, ours in pairs)
-    values = sum(array.size for arrays in fed[0].values() for array in arrays)
+    values = sum(array.size for arrays in fed[0].values() for array in arrays.values())
     readout_s = statistics.median(seconds(full.readout) for _ in range(3))
     return (
         f"{gating_type:12}{'gates + injection + cosine' if beside else 'gates':28}{values:>9}"

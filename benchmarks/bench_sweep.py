@@ -71,7 +71,8 @@ def measure(gating_type: str, layers: int, samples: Samples, rounds: int) -> str
     torch.manual_seed(0)
     model = QDDETR(Architecture(2818, 2050, 512, fusion_layers=layers, gating_type=gating_type)).eval()
     settings = PassSettings(track=False)
-    conditions = conditions_of(standard_sweep(layers))
+    facts = model.fusion.facts
+    conditions = conditions_of(standard_sweep(facts))
 
     def plain() -> None:
         for _ in run_pass(model, samples, settings):
@@ -82,7 +83,7 @@ def measure(gating_type: str, layers: int, samples: Samples, rounds: int) -> str
 
     plain()
     rounds_s = [[seconds(work) for work in (plain, sweep, plain)] for _ in range(rounds)]  # each (wall, CPU)
-    asked, distinct = len(conditions), len(conditions) - len(alike(conditions, layers, gating_type, (-1.0, 1.0)))
+    asked, distinct = len(conditions), len(conditions) - len(alike(conditions, facts))
     wall, cpu = ([2 * one[1][k] / (one[0][k] + one[2][k]) for one in rounds_s] for k in (0, 1))
     ratios = [statistics.median(times) / count for count in (asked, distinct) for times in (wall, cpu)]
     passes, sweeps = statistics.median(one[0][0] for one in rounds_s), statistics.median(one[1][0] for one in rounds_s)

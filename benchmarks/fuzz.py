@@ -43,7 +43,9 @@ from qd_detr.gates.evaluation import read_submission
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.interventions.edits import read_interventions
 from qd_detr.gates.runs.journal import RunJournal
+from qd_detr.gates.tracking.entries import SampleGates
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
+from tests.fusion_facts import facts
 from tests.tiny_run import TinyRun, make_tiny_run
 
 LIMIT_S = 10
@@ -424,7 +426,7 @@ def fuzz_interventions(bench: Bench, rng: random.Random) -> None:
     keys = ("op", "value", "layers", "kinds", "seed", "edits", "name")
     text = json.dumps(damaged_json(rng, items, keys) if rng.random() < 0.7 else items)
     content = text.encode() if rng.random() < 0.5 else damaged_text(rng, text)
-    read_interventions(bench.file("i.json", content), 2, rng.choice((None, (-1.0, 1.0))))
+    read_interventions(bench.file("i.json", content), facts(value_range=rng.choice((None, (-1.0, 1.0)))))
 
 
 def fuzz_truth_and_submission(bench: Bench, rng: random.Random) -> None:
@@ -486,16 +488,8 @@ def fuzz_journal(bench: Bench, rng: random.Random) -> None:
     journal = RunJournal(folder, fingerprint, resume=False)
     history = journal.history(0)
     for number in range(3):
-        gates = [np.full((1, 4, 1), number, np.float32)] * 2
-        info = [{"layer_idx": i, "gating_type": "clipwise"} for i in range(2)]
-        entry = {
-            "attention_gates": gates,
-            "ffn_gates": gates,
-            "layer_info": info,
-            "valid_clips": np.ones((1, 4), bool),
-            "valid_lengths": np.array([4]),
-        }
-        history[number] = entry
+        gates = dict.fromkeys(("attention", "ffn"), np.full((2, 1, 4, 1), number, np.float32))
+        history[number] = SampleGates(gates, np.ones((1, 4), bool), "clipwise", 16)
         history.commit([number], {"batch": number, "lines": [{"qid": number}], "marks": [[]]})
     del history, journal
     target = folder / rng.choice(

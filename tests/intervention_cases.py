@@ -13,7 +13,6 @@ from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 
 GATING_TYPES = ("global", "clipwise", "elementwise")
-RANGE = (-1.0, 1.0)
 
 
 def small_model(gating_type="clipwise", layers=2, seed=0):

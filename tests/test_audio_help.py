@@ -12,6 +12,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, DOSES, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
 from qd_detr.gates.runs.interventions.sweep import run_sweep
+from tests.fusion_facts import facts
 from tests.intervention_cases import samples_of, small_data, small_model
 
 TRUTH = ((10.0, 30.0),)
@@ -37,7 +38,7 @@ def planted_run(hits, n=40, labelled=True, magnitude=None, words=None):
     queries = [
         make_query(i, labelled, "a man sings" if words is not None and words[i] else "a man walks") for i in range(n)
     ]
-    off = [one for one in standard_sweep(1) if one.name == ATTENTION_OFF]
+    off = [one for one in standard_sweep(facts(num_layers=1)) if one.name == ATTENTION_OFF]
     before = [line(i, 10.0, 30.0) for i in range(n)]
     after = [line(i, 10.0, 30.0) if hits[i] else line(i, 60.0, 80.0, top=30) for i in range(n)]
     gates = np.ones((n, 1, 2)) if magnitude is None else np.repeat(np.asarray(magnitude)[:, None, None], 2, axis=2)
@@ -51,6 +52,7 @@ def planted_run(hits, n=40, labelled=True, magnitude=None, words=None):
             "baseline": GateFigures(gates, np.zeros_like(gates), gates * 2, np.zeros_like(gates)),
             ATTENTION_OFF: GateFigures(np.zeros_like(gates), gates),
         },
+        kinds=("attention", "ffn"),
     )
 
 
@@ -162,7 +164,7 @@ def test_equal_windows_without_length_have_an_iou_of_1():
 
 def test_a_whole_sweep_gives_json_with_every_part_and_the_same_seed_the_same_bytes():
     index, reader = small_data(clip_counts=(6, 5) * 6, queries_per_video=2)
-    conditions = conditions_of(standard_sweep(2), list(AUDIO_MODES), 3)
+    conditions = conditions_of(standard_sweep(facts(num_layers=2)), list(AUDIO_MODES), 3)
     run = run_sweep(small_model(), samples_of(index, reader), conditions)
     texts = [json.dumps(audio_help(run, seed=3, draws=300), allow_nan=False) for _ in range(2)]
     assert texts[0] == texts[1]

@@ -140,7 +140,7 @@ def noisy_when_tracked(model: QDDETR) -> None:
 
     def fuse_and_more(*args: Any, **kwargs: Any) -> torch.Tensor:
         fused = fuse(*args, **kwargs)
-        return fused + 1e-6 if model.fusion.track_gates else fused
+        return fused + 1e-6 if model.fusion.is_recorded else fused
 
     model.fusion.__dict__["fuse"] = fuse_and_more
 

@@ -20,9 +20,11 @@ from qd_detr.gates.json_text import JSON_DEPTH_MAX, parse_json
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.interventions.edits import read_interventions
 from qd_detr.gates.runs.journal import RunJournal
+from qd_detr.gates.tracking.entries import SampleGates
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from qd_detr.gates.weights.options import read_options_file
 from run_gate_analysis import main
+from tests.fusion_facts import facts
 from tests.tiny_run import TinyRun, make_tiny_run
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -78,7 +80,7 @@ JSON = st.recursive(
 def test_any_json_is_annotations_and_interventions_and_options_or_a_clear_error(tmp_path, data):
     path = tmp_path / "any.json"
     path.write_text(json.dumps(data), encoding="utf-8")
-    for read in (read_annotations, lambda p: read_interventions(p, 2, (-1.0, 1.0)), read_options_file):
+    for read in (read_annotations, lambda p: read_interventions(p, facts()), read_options_file):
         message = refusal(read, path)
         assert message is None or 0 < len(message) < 2000
 
@@ -180,7 +182,7 @@ def test_json_nested_too_deeply_to_be_shown_is_refused_in_a_sentence(tmp_path, d
     with pytest.raises(DataError, match="nested"):
         read_annotations(path)
     with pytest.raises(RequestError, match="nested"):
-        read_interventions(path, 2)
+        read_interventions(path, facts())
 
 
 def test_json_at_the_allowed_depth_is_read():
@@ -236,14 +238,8 @@ def test_a_damaged_run_config_of_earlier_results_stops_no_new_run(tmp_path, text
 def journal_of_two_batches(folder: Path) -> Path:
     history = RunJournal(folder, {"toolkit": "1"}, resume=False).history(0)
     for number in range(2):
-        gates = [np.ones((1, 3, 1), np.float32)]
-        history[number] = {
-            "attention_gates": gates,
-            "ffn_gates": gates,
-            "layer_info": [{}],
-            "valid_clips": np.ones((1, 3), bool),
-            "valid_lengths": np.array([3]),
-        }
+        gates = dict.fromkeys(("attention", "ffn"), np.full((2, 1, 3, 1), number, np.float32))
+        history[number] = SampleGates(gates, np.ones((1, 3), bool), "clipwise", 16)
         history.commit([number], {"batch": number, "lines": [], "marks": []})
     return folder / "gates"
 

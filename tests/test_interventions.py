@@ -19,7 +19,9 @@ from qd_detr.gates.runs.interventions.edits import Edit, Intervention, parse_int
 from qd_detr.gates.runs.interventions.partners import fitted_rows, other_videos, shift_of
 from qd_detr.gates.runs.interventions.plans import needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
-from tests.intervention_cases import GATING_TYPES, RANGE, samples_of, small_data, small_model
+from qd_detr.gates.tracking.entries import SampleGates
+from tests.fusion_facts import facts as fusion_facts
+from tests.intervention_cases import GATING_TYPES, samples_of, small_data, small_model
 
 EXAMPLE = [{"name": "no audio in layer 0", "op": "scale", "value": 0, "layers": [0], "kinds": ["attention"]}]
 
@@ -34,14 +36,14 @@ def one(op, value=None, layers=None, kinds=None, seed=None):
 def test_the_issues_example_is_read_as_it_stands(tmp_path):
     path = tmp_path / "interventions.json"
     path.write_text(json.dumps(EXAMPLE))
-    assert read_interventions(path, num_layers=2, gate_range=RANGE) == [
+    assert read_interventions(path, fusion_facts()) == [
         Intervention("no audio in layer 0", (Edit("scale", 0.0, (0,), ("attention",)),))
     ]
 
 
 def test_several_edits_under_one_name_keep_their_order():
     data = [{"name": "two", "edits": [{"op": "clamp", "value": [0, 1]}, {"op": "swap", "layers": [1], "seed": 3}]}]
-    (found,) = parse_interventions(data, 2, RANGE)
+    (found,) = parse_interventions(data, fusion_facts(num_layers=2))
     assert found.edits == (Edit("clamp", (0.0, 1.0)), Edit("swap", None, (1,), None, 3))
 
 
@@ -62,16 +64,19 @@ edit_lists = st.lists(edits, min_size=1, max_size=4).map(tuple)
 @given(st.lists(edit_lists, min_size=1, max_size=4))
 def test_what_is_saved_is_read_back_as_the_same(lists):
     interventions = [Intervention(f"number {i}", edits) for i, edits in enumerate(lists)]
-    assert parse_interventions(json.loads(json.dumps(to_plain(interventions))), 4, RANGE) == interventions
+    assert (
+        parse_interventions(json.loads(json.dumps(to_plain(interventions))), fusion_facts(num_layers=4))
+        == interventions
+    )
 
 
 def test_the_standard_sweep_is_saved_and_read_back_as_the_same():
-    sweep = standard_sweep(3)
-    assert parse_interventions(json.loads(json.dumps(to_plain(sweep))), 3, RANGE) == sweep
+    sweep = standard_sweep(fusion_facts(num_layers=3))
+    assert parse_interventions(json.loads(json.dumps(to_plain(sweep))), fusion_facts(num_layers=3)) == sweep
 
 
 def test_a_seed_left_out_is_written_down_where_chance_enters():
-    (found,) = parse_interventions([{"name": "x", "op": "shuffle"}], 1, RANGE)
+    (found,) = parse_interventions([{"name": "x", "op": "shuffle"}], fusion_facts(num_layers=1))
     assert to_plain([found]) == [{"name": "x", "op": "shuffle", "seed": 0}]
 
 
@@ -108,26 +113,26 @@ def test_a_seed_left_out_is_written_down_where_chance_enters():
 )
 def test_a_malformed_intervention_is_refused_by_what_is_wrong_with_it(item, message):
     with pytest.raises(RequestError, match=message):
-        parse_interventions([item], 2, RANGE)
+        parse_interventions([item], fusion_facts(num_layers=2))
 
 
 def test_a_name_twice_no_list_no_json_and_no_file_are_refused(tmp_path):
     with pytest.raises(RequestError, match=r"intervention 2 \('no audio in layer 0'\) has the name of an earlier one"):
-        parse_interventions(EXAMPLE * 2, 2, RANGE)
+        parse_interventions(EXAMPLE * 2, fusion_facts(num_layers=2))
     for data in ({}, [], None):
         with pytest.raises(RequestError, match="expected a list"):
-            parse_interventions(data, 2, RANGE)
+            parse_interventions(data, fusion_facts(num_layers=2))
     path = tmp_path / "bad.json"
     path.write_text("[{")
     with pytest.raises(RequestError, match="is not JSON"):
-        read_interventions(path, 2)
+        read_interventions(path, fusion_facts())
     with pytest.raises(MissingFileError, match="no interventions file"):
-        read_interventions(tmp_path / "none.json", 2)
+        read_interventions(tmp_path / "none.json", fusion_facts())
 
 
 def test_scale_may_lead_out_of_the_range_and_set_may_where_none_is_known():
-    parse_interventions([{"name": "x", "op": "scale", "value": 7}], 1, RANGE)
-    parse_interventions([{"name": "x", "op": "set", "value": 7}], 1, None)
+    parse_interventions([{"name": "x", "op": "scale", "value": 7}], fusion_facts(num_layers=1))
+    parse_interventions([{"name": "x", "op": "set", "value": 7}], fusion_facts(num_layers=1, value_range=None))
 
 
 # -- what they come to ---------------------------------------------------------------------------------------------------
@@ -138,45 +143,45 @@ def test_scale_may_lead_out_of_the_range_and_set_may_where_none_is_known():
     [one("scale", 1.0), one("clamp", (-1.0, 1.0)), Intervention("x", (Edit("scale", 2.0), Edit("scale", 0.5)))],
 )
 def test_what_changes_nothing_has_an_empty_plan(nothing):
-    assert plan_of(nothing, 2, "clipwise", RANGE) == {}
+    assert plan_of(nothing, fusion_facts("clipwise", 2)) == {}
 
 
 def test_a_global_gate_has_no_clips_to_shuffle_or_to_average():
     for nothing in (one("shuffle", seed=1), one("mean", "sample")):
-        assert plan_of(nothing, 2, "global", RANGE) == {}
-        assert len(plan_of(nothing, 2, "clipwise", RANGE)) == 4
+        assert plan_of(nothing, fusion_facts("global", 2)) == {}
+        assert len(plan_of(nothing, fusion_facts("clipwise", 2))) == 4
 
 
 def test_different_ways_to_switch_a_gate_off_are_one():
-    off = plan_of(one("set", 0.0), 2, "clipwise", RANGE)
+    off = plan_of(one("set", 0.0), fusion_facts("clipwise", 2))
     same = [
         one("scale", 0.0),
         one("clamp", (0.0, 0.0), (0, 1), ("attention", "ffn")),
         Intervention("x", (Edit("shuffle", seed=4), Edit("scale", 0.0), Edit("scale", 3.0))),
     ]
-    assert plan_of(same[0], 2, "clipwise", RANGE) == plan_of(same[2], 2, "clipwise", RANGE) == off
-    assert plan_of(same[1], 2, "clipwise", RANGE) != off  # a clamp to a point is not looked into
+    assert plan_of(same[0], fusion_facts("clipwise", 2)) == plan_of(same[2], fusion_facts("clipwise", 2)) == off
+    assert plan_of(same[1], fusion_facts("clipwise", 2)) != off  # a clamp to a point is not looked into
 
 
 def test_the_standard_sweep_runs_15_of_its_17_conditions_at_four_layers():
-    conditions = conditions_of(standard_sweep(4))
+    conditions = conditions_of(standard_sweep(fusion_facts(num_layers=4)))
     assert len(conditions) == 17
-    assert alike(conditions, 4, "clipwise", RANGE) == {
+    assert alike(conditions, fusion_facts("clipwise", 4)) == {
         "attention gates x 0": "all attention gates off",
         "attention gates x 1": "baseline",
     }
 
 
 def test_only_what_takes_the_gates_of_others_needs_them_recorded():
-    assert needs_recorded(plan_of(one("swap", seed=0), 1, "global"))
-    assert needs_recorded(plan_of(one("mean", "dataset"), 1, "global"))
-    assert not needs_recorded(plan_of(one("mean", "sample"), 1, "clipwise"))
+    assert needs_recorded(plan_of(one("swap", seed=0), fusion_facts("global", 1)))
+    assert needs_recorded(plan_of(one("mean", "dataset"), fusion_facts("global", 1)))
+    assert not needs_recorded(plan_of(one("mean", "sample"), fusion_facts("clipwise", 1)))
     swapped_then_set = Intervention("x", (Edit("swap", seed=0), Edit("set", 0.5)))
-    assert not needs_recorded(plan_of(swapped_then_set, 1, "clipwise"))
+    assert not needs_recorded(plan_of(swapped_then_set, fusion_facts("clipwise", 1)))
 
 
 def test_one_name_for_two_conditions_is_refused_and_the_same_twice_counts_once():
-    sweep = standard_sweep(1)
+    sweep = standard_sweep(fusion_facts(num_layers=1))
     assert conditions_of([*sweep, *sweep]) == conditions_of(sweep)
     with pytest.raises(RequestError, match="two different conditions are called 'all FFN gates off'"):
         conditions_of([*sweep, Intervention("all FFN gates off", (Edit("set", 0.5),))])
@@ -195,7 +200,7 @@ def facts(lengths, total):
 
 
 def run_edit(intervention, gate, batch, recorded=None, site=(0, "attention"), gating_type="clipwise"):
-    edit = bind(plan_of(intervention, 2, gating_type, RANGE), batch, recorded)
+    edit = bind(plan_of(intervention, fusion_facts(gating_type, 2)), batch, recorded)
     return edit(GateSite(*site), gate)
 
 
@@ -228,9 +233,8 @@ def test_a_shuffle_moves_real_clips_only_and_all_gates_of_a_sample_alike():
 
 
 def entry(*arrays, kinds=("attention", "ffn")):
-    n = arrays[0].shape[0]
-    gates = {f"{kind}_gates": [array[None].astype(np.float32) for array in arrays] for kind in kinds}
-    return {**gates, "valid_clips": np.ones((1, n), bool)}
+    gates = {kind: np.stack(arrays)[:, None].astype(np.float32) for kind in kinds}
+    return SampleGates(gates, np.ones((1, arrays[0].shape[0]), bool), "clipwise", 1)
 
 
 def test_dataset_mean_and_swap_take_recorded_gates():
@@ -260,7 +264,7 @@ def test_a_plan_gives_what_its_edits_give_one_after_another(found):
     for edit in found:
         if edit.kinds in (None, ("attention",), ("attention", "ffn")) and (edit.layers is None or 1 in edit.layers):
             expected = run_edit(Intervention("x", (Edit(edit.op, edit.value, None, None, edit.seed),)), expected, batch)
-    edit_at_once = bind(plan_of(Intervention("x", found), 4, "elementwise", RANGE), batch)
+    edit_at_once = bind(plan_of(Intervention("x", found), fusion_facts("elementwise", 4)), batch)
     given_at_once = edit_at_once(GateSite(1, "attention"), gate)
     real = batch.vid_mask.bool()
     torch.testing.assert_close(given_at_once[real], expected[real], rtol=1e-5, atol=1e-6)
@@ -322,7 +326,7 @@ def test_after_50_random_interventions_some_raising_outputs_are_as_before_to_the
         intervention = one(op, value, layers=(int(rng.integers(2)),), seed=seed)
         try:  # swap raises: nothing is recorded
             with torch.no_grad():
-                edited = model(batch, gate_edit=bind(plan_of(intervention, 2, gating_type, RANGE), info))
+                edited = model(batch, gate_edit=bind(plan_of(intervention, fusion_facts(gating_type, 2)), info))
             changed += edited["saliency_scores"].numpy().tobytes() != before["saliency_scores"]
         except ValueError:
             raised += 1

@@ -20,7 +20,8 @@ from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
-from tests.intervention_cases import GATING_TYPES, RANGE, MemoryReader, samples_of, small_data, small_model
+from tests.fusion_facts import facts as fusion_facts
+from tests.intervention_cases import GATING_TYPES, MemoryReader, samples_of, small_data, small_model
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 BY_CHANCE = [
@@ -49,15 +50,15 @@ def same_lines(a, b):
 def test_every_condition_gives_what_it_gives_run_by_itself_to_the_bit(gating_type):
     model = small_model(gating_type, layers=3)
     index, reader = small_data()
-    interventions = [*standard_sweep(3), *BY_CHANCE]
+    interventions = [*standard_sweep(fusion_facts(num_layers=3)), *BY_CHANCE]
     run = sweep_of(model, index, reader, conditions_of(interventions))
     history = GateHistory()
-    for _ in run_pass(model, samples_of(index, reader), PassSettings(), history):
-        pass
+    for results in run_pass(model, samples_of(index, reader), PassSettings()):
+        history.update((result.query.qid, result.gates) for result in results)
     recorded = RecordedGates(history, index.queries)
     assert run.positions == list(range(len(index.queries)))
     for intervention in interventions:
-        plan = plan_of(intervention, 3, gating_type, RANGE)
+        plan = plan_of(intervention, fusion_facts(gating_type, 3))
         lines = {}
         for positions, batch in samples_of(index, reader).read_batches():
             facts = BatchFacts(batch["qid"], batch["vid"], batch["src_vid_mask"])
@@ -73,8 +74,9 @@ def test_the_baseline_is_the_main_runs_prediction_and_its_gates_are_the_recorded
     model = small_model("clipwise")
     index, reader = small_data()
     history, lines = GateHistory(), {}
-    for results in run_pass(model, samples_of(index, reader), PassSettings(), history):
+    for results in run_pass(model, samples_of(index, reader), PassSettings()):
         lines |= {result.position: result.line for result in results}
+        history.update((result.query.qid, result.gates) for result in results)
     run = sweep_of(model, index, reader, conditions_of())
     found = [submission_line(query, line) for query, line in zip(run.queries, run.lines_of("baseline"), strict=True)]
     assert found == [lines[p] for p in run.positions]
@@ -92,8 +94,9 @@ def test_legacy_batches_give_the_legacy_baseline_and_leave_padding_out_of_the_fi
     index, reader = small_data()
     samples = samples_of(index, reader).planned(4, mixed_lengths=True)
     history, lines = GateHistory(), {}
-    for results in run_pass(model, samples, PassSettings(legacy_batches=True), history):
+    for results in run_pass(model, samples, PassSettings(legacy_batches=True)):
         lines |= {result.position: compact_line(result.line) for result in results}
+        history.update((result.query.qid, result.gates) for result in results)
     run = run_sweep(model, samples, conditions_of(BY_CHANCE, ["shuffle"]), SweepSettings(legacy_batches=True))
     assert same_lines(run.lines_of("baseline"), [lines[p] for p in run.positions])
     for i, query in enumerate(run.queries):
@@ -120,7 +123,7 @@ def test_layers_below_the_intervened_one_run_once_and_equal_conditions_are_not_r
     places |= {"audio": model.input_aud_proj, "text": model.input_txt_proj, "heads": model.class_embed}
     for name, module in places.items():
         module.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
-    run = sweep_of(model, index, reader, conditions_of(standard_sweep(3)))
+    run = sweep_of(model, index, reader, conditions_of(standard_sweep(fusion_facts(num_layers=3))))
     # Distinct at layer 0: as it is, attention off (alone, with all), FFN off (alone, with all), three doses, flipped.
     # At layer 1: those 7, and of layer 0 as it is two more, of attention off and FFN off one more each. And so on.
     assert calls == {"layer 0": 7, "layer 1": 11, "layer 2": 13, "audio": 1, "text": 1, "heads": 13}
@@ -133,7 +136,7 @@ def test_layers_below_the_intervened_one_run_once_and_equal_conditions_are_not_r
 def test_results_do_not_depend_on_the_batch_size(gating_type):
     model = small_model(gating_type).double()  # so that nothing lies on a rounding edge
     index, reader = small_data()
-    conditions = conditions_of([*standard_sweep(2), *BY_CHANCE], list(AUDIO_MODES), seed=1)
+    conditions = conditions_of([*standard_sweep(fusion_facts(num_layers=2)), *BY_CHANCE], list(AUDIO_MODES), seed=1)
     runs = [sweep_of(model, index, reader, conditions, size) for size in (1, 2, 7)]
     for name in runs[0].lines:
         for other in runs[1:]:
@@ -160,8 +163,8 @@ def test_what_was_recorded_before_is_taken_and_otherwise_a_first_pass_records_it
     model = small_model("clipwise")
     index, reader = small_data()
     history = GateHistory()
-    for _ in run_pass(model, samples_of(index, reader), PassSettings(), history):
-        pass
+    for results in run_pass(model, samples_of(index, reader), PassSettings()):
+        history.update((result.query.qid, result.gates) for result in results)
     conditions = conditions_of(BY_CHANCE)
     given, own = (sweep_of(model, index, reader, conditions, history=h) for h in (history, None))
     assert all(same_lines(given.lines[name], own.lines[name]) for name in own.lines)
@@ -173,13 +176,16 @@ def test_a_sweep_that_fails_leaves_the_model_as_it_was():
     model = small_model("clipwise").train()
     index, reader = small_data()
     broken = MemoryReader(index, reader.features, broken=index.queries[-1].qid)
-    for conditions in (conditions_of(standard_sweep(2)), conditions_of(BY_CHANCE, list(AUDIO_MODES))):
+    for conditions in (
+        conditions_of(standard_sweep(fusion_facts(num_layers=2))),
+        conditions_of(BY_CHANCE, list(AUDIO_MODES)),
+    ):
         with pytest.raises(OSError, match="cannot read"):
             sweep_of(model, index, broken, conditions)
         assert model.training
         assert not model.fusion.track_gates
     with pytest.raises(ValueError, match="begin with the baseline"):
-        sweep_of(model, index, reader, conditions_of(standard_sweep(2))[1:])
+        sweep_of(model, index, reader, conditions_of(standard_sweep(fusion_facts(num_layers=2)))[1:])
 
 
 def test_progress_counts_every_sample_once():

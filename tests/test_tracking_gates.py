@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qd_detr.gates.fusion import AVIGATEFusionCustom
-from qd_detr.gates.tracking.entries import samples_of, valid_values
+from qd_detr.gates.tracking.entries import SampleGates
 from qd_detr.gates.tracking.history import GateHistory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,8 +138,8 @@ def test_padding_enters_no_statistic(tiny_model, gating_type):
     assert stats["max"] == real.max()
     assert stats["percentiles"]["25"] == pytest.approx(np.percentile(real.astype(float), 25))
     assert stats["shape"] == [3, 5, 1 if gating_type == "clipwise" else D]
-    np.testing.assert_array_equal(valid_values(entry, "attention", 0), real)
-    assert [s["attention_gates"][0].shape[0] for s in samples_of(entry)] == [3, 5, 1]
+    np.testing.assert_array_equal(entry.values_of("attention", 0), real)
+    assert [s["attention_gates"][0].shape[1] for s in entry.samples()] == [3, 5, 1]
 
 
 def test_without_an_id_samples_are_counted_from_enable_with_one_warning(fusion):
@@ -385,11 +385,7 @@ def test_a_number_and_the_same_text_and_broken_unicode_keep_their_own_statistics
 def assert_same_entries(a, b):
     assert a.keys() == b.keys()
     for key in a:
-        if isinstance(a[key], list) and isinstance(a[key][0], np.ndarray):
-            for x, y in zip(a[key], b[key], strict=True):
-                np.testing.assert_array_equal(x, y)
-                assert x.dtype == y.dtype == np.float32
-        elif isinstance(a[key], np.ndarray):
+        if isinstance(a[key], np.ndarray):
             np.testing.assert_array_equal(a[key], b[key])
             assert a[key].dtype == b[key].dtype
         else:
@@ -469,10 +465,10 @@ def test_a_copied_or_pickled_model_holds_its_own_history(tiny_model, tiny_batch)
 
 def test_a_copy_taken_with_gates_still_on_their_way_holds_them_too(fusion):
     history = run(fusion, "a")
-    recorder, entry = fusion._recorder, history["a"]
+    recorder, entry = fusion._own, history["a"]
 
     def arrive() -> None:  # what a GPU's copy does when somebody reads
-        recorder._history["late"] = entry
+        recorder.sink("late", entry)
 
     recorder._pending = arrive
     other = copy.deepcopy(fusion)
@@ -492,13 +488,8 @@ def test_a_history_is_a_dict_whatever_is_done_to_it(steps, limit):
     history, plain = GateHistory(limit), {}
     for what, key, number in steps:
         if what == "set":
-            entry = {
-                "attention_gates": [np.full((1, number, 1), number, np.float32)],
-                "ffn_gates": [np.full((1, number, 1), -number, np.float32)],
-                "layer_info": [{"layer_idx": 0}],
-                "valid_clips": np.ones((1, number), bool),
-                "valid_lengths": np.array([number]),
-            }
+            gates = {kind: np.full((1, 1, number, 1), number, np.float32) for kind in ("attention", "ffn")}
+            entry = SampleGates(gates, np.ones((1, number), bool), "clipwise", 1)
             history[key] = plain[key] = entry
         elif what == "delete" and key in plain:
             del history[key], plain[key]

@@ -8,19 +8,17 @@ Source of the equations: the legacy model's section "Gated fusion". Every parame
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from qd_detr.gates.gating import ATTENTION, FFN, Gate, GatingType, gating_named, over_layers, range_of
+from qd_detr.gates.gating import ATTENTION, FFN, Gate, GatingType, gating_named, over_layers
 from qd_detr.gates.model.attention import hooked, padding_of, self_attention
-from qd_detr.gates.tracking.history import GateHistory
-from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates, SampleId
+from qd_detr.gates.tracking.api import GateTracking
+from qd_detr.gates.tracking.recorder import GateUse
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,28 @@ class GateSite:
 
 GateEdit = Callable[[GateSite, Tensor], Tensor]
 """Given where a gate stands and its value (B, *G), returns the value to use in its place."""
+
+
+@dataclass(frozen=True)
+class GateStep:
+    """A layer's forward, stopped at a gate.
+
+    Attributes:
+        which: the gate. gate: its own value (B, *G).
+        branch, residual: what it scales, and what the product is added to, (B, L, D).
+        then: goes on with the gate to use, as often as wanted, to the next gate or the layer's output (B, L, D).
+    """
+
+    which: Gate
+    gate: Tensor
+    branch: Tensor
+    residual: Tensor
+    then: Callable[[Tensor], GateStep | Tensor]
+
+    def let_through(self, gate: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the injection of the gate to use and its cosine, each (B, L); see `injection_of`."""
+        with torch.no_grad():
+            return injection_of(gate, self.branch, self.residual)
 
 
 class GatingFunction(nn.Module):
@@ -113,7 +133,7 @@ class GatedFusionLayer(nn.Module):
         audio: Tensor,
         pad_mask: Tensor | None = None,
         edit: Callable[[str, Tensor], Tensor] | None = None,
-        gates: list[LayerGates] | None = None,
+        uses: list[GateUse] | None = None,
         measure: bool = False,
     ) -> Tensor:
         """Return the layer's output (B, L, D) alone, so that a user's hook on the layer sees a tensor.
@@ -121,40 +141,41 @@ class GatedFusionLayer(nn.Module):
         Args:
             video, audio: (B, L, D).
             pad_mask: (B, L), True = padding; masked as keys.
-            edit: given "attention" or "ffn" and that gate, returns the gate to use; None uses it as it is.
-            gates: if given, this layer's gates are appended to it.
-            measure: with them what each gate lets through (see `injection_of`); the output does not depend on it.
+            edit: given a gate's kind and the gate, returns the gate to use; None uses it as it is.
+            uses: if given, the gates are appended to it as they were used.
+            measure: with them what each lets through (see `injection_of`); the output does not depend on it.
         """
-        g_att, g_ffn = self.gating_function(video, audio)
-        if edit is not None:
-            g_att, g_ffn = edit("attention", g_att), edit("ffn", g_ffn)
-        branch = self.audio_branch(audio)
-        mixed, refined = self.add_audio(video, g_att, branch)
-        if gates is not None:
-            recorded = LayerGates(g_att, g_ffn)
-            if measure:
-                with torch.no_grad():
-                    recorded.attention_injection, recorded.attention_cosine = injection_of(g_att, branch, video)
-                    recorded.ffn_injection, recorded.ffn_cosine = injection_of(g_ffn, refined, mixed)
-            gates.append(recorded)
-        return self.relate_clips(mixed, g_ffn, refined, pad_mask)
+        at: GateStep | Tensor = self.first_gate(video, audio, self.audio_branch(audio), pad_mask)
+        while isinstance(at, GateStep):
+            gate = at.gate if edit is None else edit(at.which.kind, at.gate)
+            if uses is not None:
+                uses.append(GateUse(at.which.kind, gate, *(at.let_through(gate) if measure else ())))
+            at = at.then(gate)
+        return at
 
-    # The layer in three steps, so that runs which differ in a gate alone can share what comes before it.
+    # The layer from gate to gate, so that runs which differ in a gate alone can share what comes before it.
 
     def audio_branch(self, audio: Tensor) -> Tensor:
         """Return what the attention gate scales, (B, L, D): identity attention, each clip hears only its own audio."""
         return self.out_proj(self.a_proj(self.norm1(audio)))
 
-    def add_audio(self, video: Tensor, g_att: Tensor, branch: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the video with the gated audio added, and what the FFN gate scales; both (B, L, D)."""
-        mixed = torch.addcmul(video, g_att, branch)
-        return mixed, self.ffn1(self.norm2(mixed))
+    def first_gate(self, video: Tensor, audio: Tensor, branch: Tensor, pad_mask: Tensor | None) -> GateStep:
+        """Return the layer stopped at its attention gate; `branch` is `audio_branch(audio)`, which runs may share."""
+        g_att, g_ffn = self.gating_function(video, audio)
+        attention, ffn = self.gates
 
-    def relate_clips(self, mixed: Tensor, g_ffn: Tensor, refined: Tensor, pad_mask: Tensor | None) -> Tensor:
-        """Return the layer's output (B, L, D) from what `add_audio` gave and the FFN gate."""
-        refined_video = torch.addcmul(mixed, g_ffn, refined)
-        related = self_attention(self.self_attention, self.norm3(refined_video), pad_mask) + refined_video
-        return self.ffn2(self.norm4(related)) + related
+        def add_audio(gate: Tensor) -> GateStep:
+            mixed = torch.addcmul(video, gate, branch)
+            refined = self.ffn1(self.norm2(mixed))
+
+            def relate_clips(gate: Tensor) -> Tensor:
+                refined_video = torch.addcmul(mixed, gate, refined)
+                related = self_attention(self.self_attention, self.norm3(refined_video), pad_mask) + refined_video
+                return self.ffn2(self.norm4(related)) + related
+
+            return GateStep(ffn, g_ffn, refined, mixed, relate_clips)
+
+        return GateStep(attention, g_att, branch, video, add_audio)
 
 
 def injection_of(gate: Tensor, branch: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,7 +209,7 @@ def _centred(vectors: Tensor) -> Tensor:
     return vectors - vectors.mean(dim=-1, keepdim=True)
 
 
-class AVIGATEFusionCustom(nn.Module):
+class AVIGATEFusionCustom(GateTracking, nn.Module):
     """Fuses projected audio into projected video through learned gates, and lets the gates be watched.
 
     Args:
@@ -228,8 +249,7 @@ class AVIGATEFusionCustom(nn.Module):
         self.fusion_layers = nn.ModuleList(
             GatedFusionLayer(hidden_dim, n_heads, gating_type) for _ in range(num_layers)
         )
-        self._recorder = GateRecorder(gating_type, hidden_dim)
-        self._watchers: list[GateRecorder] = []
+        self._start_tracking()
 
     @property
     def num_layers(self) -> int:
@@ -242,19 +262,9 @@ class AVIGATEFusionCustom(nn.Module):
         return cast("list[GatedFusionLayer]", list(self.fusion_layers))
 
     @property
-    def gating(self) -> GatingType:
-        """The type of the gates."""
-        return gating_named(self.gating_type)
-
-    @property
     def gates(self) -> tuple[Gate, ...]:
         """The gates of every layer, in the order in which it uses them; a range holds that gate in all layers."""
         return over_layers([layer.gates for layer in self.layers])
-
-    @property
-    def gate_range(self) -> tuple[float, float] | None:
-        """The interval that holds every gate of every layer, or None if a gating function does not know its own."""
-        return range_of(self.gates)
 
     def switch_gating_type(self, gating_type: str) -> None:
         """Run the same weights as global or clipwise gating; `trained_gating_type` keeps what they were trained as.
@@ -272,7 +282,7 @@ class AVIGATEFusionCustom(nn.Module):
                 "hidden_dim outputs and the others one, so their weights differ in shape; only global and clipwise "
                 "can be exchanged"
             )
-        self.gating_type = self._recorder.gating_type = gating_type
+        self.gating_type = gating_type
         for layer in self.layers:
             layer.gating_function.gating_type = gating_type
 
@@ -314,24 +324,22 @@ class AVIGATEFusionCustom(nn.Module):
             ValueError: inputs of unequal or wrong shape, or sample ids that do not fit the batch.
         """
         self._check_inputs(video, audio, video_mask)
-        recorders = [recorder for recorder in (self._recorder, *self._watchers) if recorder.tracking]
-        for recorder in recorders:
-            recorder.check_batch(len(video), replica=getattr(self, "_is_replica", False))
+        listeners = self._listeners(len(video))
+        measure = any(listener.measure for listener in listeners)
         pad_mask = padding_of(video_mask)
-        layer_gates: list[LayerGates] | None = [] if recorders else None
-        measure = any(recorder.measure for recorder in recorders)
+        recorded: list[list[GateUse]] = []
         for layer_idx, layer in enumerate(self.fusion_layers):
+            uses: list[GateUse] | None = [] if listeners else None
             video = layer(
                 video,
                 audio,
                 pad_mask,
                 None if edit is None else _at_layer(edit, layer_idx),
-                layer_gates,
+                uses,
                 measure,
             )
-        if layer_gates is not None:
-            for recorder in recorders:
-                recorder.record(layer_gates, pad_mask, video.shape[1])
+            recorded.append(uses or [])
+        self._record(listeners, recorded, pad_mask, video.shape[1])
         return video
 
     def _check_inputs(self, video: Tensor, audio: Tensor, mask: Tensor | None) -> None:
@@ -342,98 +350,6 @@ class AVIGATEFusionCustom(nn.Module):
             )
         if mask is not None and mask.shape != video.shape[:2]:
             raise ValueError(f"video_mask must be {tuple(video.shape[:2])}; got {tuple(mask.shape)}")
-
-    # -- the tracking API: thin, everything is delegated ------------------------------------------------------------
-
-    @property
-    def track_gates(self) -> bool:
-        """Whether forwards are being recorded."""
-        return self._recorder.tracking
-
-    @property
-    def gate_history(self) -> GateHistory:
-        """What has been recorded, by sample id; behaves as a dict."""
-        return self._recorder.read()
-
-    @property
-    def current_sample_id(self) -> SampleId | list[SampleId] | None:
-        """The id, or list of ids, under which the next forward is stored."""
-        return self._recorder.current_sample_id
-
-    def enable_gate_tracking(self, *, injection: bool = True, history: GateHistory | None = None) -> None:
-        """Start recording, with an empty history.
-
-        Args:
-            injection: also record what each gate lets through, per clip and layer (`injection_of`).
-            history: where to record; a new one in memory if not given.
-        """
-        self._recorder.start(GateHistory() if history is None else history, measure=injection)
-
-    def disable_gate_tracking(self) -> None:
-        """Stop recording and keep the history."""
-        self._recorder.stop()
-
-    def swap_recorder(self, recorder: GateRecorder | None) -> GateRecorder:
-        """Record with another recorder (a fresh one for None) and return the one before, to be put back later."""
-        before = self._recorder
-        self._recorder = GateRecorder(self.gating_type, self.hidden_dim) if recorder is None else recorder
-        return before
-
-    @contextmanager
-    def watched_by(self, recorder: GateRecorder) -> Iterator[None]:
-        """Let one more recorder see the forwards inside, under the ids set inside; the user's own tracking goes on."""
-        self._watchers.append(recorder)
-        try:
-            yield
-        finally:
-            self._watchers.remove(recorder)
-
-    @property
-    def is_recorded(self) -> bool:
-        """Whether anybody records the forwards: the user's own tracking, or who watches."""
-        return any(recorder.tracking for recorder in (self._recorder, *self._watchers))
-
-    def set_current_sample_id(self, sample_id: SampleId | Sequence[SampleId] | None) -> None:
-        """Name the next forwards: one id for the whole batch, a list of one id per sample, or None for automatic ids.
-
-        Sticky until changed. Raises ValueError for a list with an id twice, TypeError for ids neither int nor str.
-        """
-        for recorder in (self._recorder, *self._watchers):
-            recorder.set_sample_id(sample_id)
-
-    def get_gate_statistics(self, sample_id: SampleId | None = None) -> dict[SampleId, dict[str, Any]]:
-        """Return {id: {"attention_stats": [per layer], "ffn_stats": [per layer], "layer_info": [per layer]}}.
-
-        Raises:
-            KeyError: that id is not there, or nothing has been recorded; so below.
-        """
-        from qd_detr.gates.analysis import samples  # what stands above is only asked for when a user calls for it
-
-        return samples.gate_statistics(self.gate_history, sample_id, self.gate_range)
-
-    def print_gate_summary(self, sample_id: SampleId | None = None) -> None:
-        """Print one line per sample, layer and gate."""
-        from qd_detr.gates.analysis import samples
-
-        print(samples.summary_text(self.gate_history, sample_id, self.gate_range))
-
-    def save_gate_analysis(self, directory: str | Path, sample_id: SampleId | None = None) -> None:
-        """Write `gate_analysis_{id}.png` per sample and `gate_statistics_{id or all}.json` into `directory`."""
-        from qd_detr.gates.results import sample_files
-
-        sample_files.save_analysis(self.gate_history, directory, sample_id, self.gate_range)
-
-    def compare_samples_gates(
-        self, sample_ids: Sequence[SampleId], directory: str | Path | None = None
-    ) -> dict[SampleId, dict[str, list[float]]]:
-        """Return {id: {"att_means": [per layer], "ffn_means": [per layer]}}; draw `gate_comparison.png` if asked."""
-        from qd_detr.gates.analysis import samples
-        from qd_detr.gates.results import sample_files
-
-        means = samples.layer_means(self.gate_history, sample_ids)
-        if directory is not None:
-            sample_files.save_comparison(self.gate_history, sample_ids, directory, self.gate_range)
-        return means
 
 
 def _at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]:

@@ -44,9 +44,16 @@ class Gate:
         """The key of its values in an entry of the history."""
         return f"{self.kind}_gates"
 
+    @property
+    def title(self) -> str:
+        """Its name as a heading."""
+        return f"{self.label[0].upper()}{self.label[1:]} gate"
+
 
 ATTENTION = Gate("attention", AUDIO, "attention", "att")
 FFN = Gate("ffn", REFINEMENT, "FFN", "ffn")
+GATES = {gate.kind: gate for gate in (ATTENTION, FFN)}
+"""The gates that fusions have, by kind."""
 
 
 def over_layers(layers: Sequence[Sequence[Gate]]) -> tuple[Gate, ...]:
@@ -128,3 +135,43 @@ def gating_named(name: str) -> GatingType:
     if name not in GATING_TYPES:
         raise ValueError(f"gating_type must be one of {', '.join(GATING_TYPES)}; got {name!r}")
     return GATING_TYPES[name]
+
+
+@dataclass(frozen=True)
+class FusionFacts:
+    """What the analysis needs to know of a fusion, without holding on to the model.
+
+    Attributes:
+        gates: the gates of every layer, in the order of use.
+    """
+
+    gating_type: str
+    trained_gating_type: str
+    num_layers: int
+    hidden_dim: int
+    gates: tuple[Gate, ...]
+
+    @property
+    def gating(self) -> GatingType:
+        """The type of the gates as they were run."""
+        return gating_named(self.gating_type)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of its gates, in the order of use."""
+        return tuple(gate.kind for gate in self.gates)
+
+    @property
+    def gate_range(self) -> ValueRange | None:
+        """The interval that holds every gate, None if one of them states none."""
+        return range_of(self.gates)
+
+    @property
+    def gating_note(self) -> str | None:
+        """The sentence that goes into every result when the gating type was changed; None when it was not."""
+        if self.gating_type == self.trained_gating_type:
+            return None
+        return (
+            f"Trained with {self.trained_gating_type} gating, run with {self.gating_type} as asked: the weights fit "
+            "both, the function is another; these are not the gates the model was trained with."
+        )

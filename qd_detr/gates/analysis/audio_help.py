@@ -24,10 +24,11 @@ from qd_detr.gates.analysis.resampling import (
     ratio_bootstrap,
 )
 from qd_detr.gates.analysis.slices import slices
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, audio_name
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.results import GATES_RECORDED, SweepRun
-from qd_detr.gates.tracking.entries import GATE_KINDS, SampleId
+from qd_detr.gates.tracking.entries import SampleId
 
 Array = NDArray[np.float64]
 
@@ -216,7 +217,7 @@ def _verdict_sentence(without: str, metric: str, effect: Interval) -> str:
 
 def gate_figures_of_queries(run: SweepRun) -> dict[str, Array]:
     """Return per query (N,) its attention gates' magnitude and injection in the baseline, means over layers."""
-    attention = GATE_KINDS.index("attention")
+    attention = run.kinds.index(ATTENTION.kind)
     figures = {"magnitude": run.baseline.magnitude[:, :, attention].mean(axis=1)}
     if run.baseline.injection is not None:
         figures["injection"] = run.baseline.injection[:, :, attention].mean(axis=1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from qd_detr.gates.tracking.entries import GATE_KEYS, GATE_KINDS, GateEntry, SampleId
+from qd_detr.gates.gating import Gate
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 Line = Mapping[str, Any]
 
@@ -47,14 +48,14 @@ def prediction_changes(before: Sequence[Line], after: Sequence[Line]) -> dict[st
     }
 
 
-def gate_distance(one: GateEntry, other: GateEntry) -> float:
+def gate_distance(one: SampleGates, other: SampleGates) -> float:
     """Return the largest absolute difference between two samples' gates, inf if they differ in shape."""
     worst = 0.0
-    for kind in GATE_KINDS:
-        for a, b in zip(one[GATE_KEYS[kind]], other[GATE_KEYS[kind]], strict=True):
-            if a.shape != b.shape:
-                return float("inf")
-            worst = max(worst, float(np.abs(a - b).max(initial=0.0)))
+    for kind, a in one.gates.items():
+        b = other.gates[kind]
+        if a.shape != b.shape:
+            return float("inf")
+        worst = max(worst, float(np.abs(a - b).max(initial=0.0)))
     return worst
 
 
@@ -74,12 +75,12 @@ def repeated(keys: Mapping[SampleId, Any]) -> list[list[SampleId]]:
     return [ids for ids in groups.values() if len(ids) > 1]
 
 
-def never_fired(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def never_fired(statistics: Mapping[str, Any], gates: Sequence[Gate]) -> list[dict[str, Any]]:
     """Return the gates whose magnitude never reached 0.05 in any sample: {layer, kind, largest}."""
     found = []
     for layer, entry in statistics["layer_statistics"].items():
-        for kind in GATE_KINDS:
-            largest = max(abs(entry[f"{kind}_min"]), abs(entry[f"{kind}_max"]))
+        for gate in gates:
+            largest = max(abs(entry[f"{gate.kind}_min"]), abs(entry[f"{gate.kind}_max"]))
             if largest < NEVER_FIRED:
-                found.append({"layer": int(layer), "kind": kind, "largest_magnitude": largest})
+                found.append({"layer": int(layer), "kind": gate.kind, "largest_magnitude": largest})
     return found

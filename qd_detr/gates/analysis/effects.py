@@ -23,7 +23,6 @@ from qd_detr.gates.evaluation import HEADLINE_METRICS, evaluate, evaluate_tvsum,
 from qd_detr.gates.runs.interventions.conditions import DOSES, Condition, dose_name
 from qd_detr.gates.runs.interventions.edits import BASELINE, to_plain
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
-from qd_detr.gates.tracking.entries import GATE_KINDS
 
 Array = NDArray[np.float64]
 TVSUM_METRICS = ("mAP",)
@@ -171,7 +170,7 @@ def condition_effects(
                 "name": condition.name,
                 "same_as": run.same_as.get(condition.name),
                 **_what(condition),
-                "gates": _gate_record(run.gates[name]),
+                "gates": _gate_record(run.gates[name], run.kinds),
                 "predictions": predictions.get(name),
                 "metrics": metrics.get(name, _unchanged(sweep)),
             }
@@ -236,8 +235,8 @@ def _unchanged(sweep: ScoredSweep) -> dict[str, Any]:
     }
 
 
-def _gate_record(figures: GateFigures) -> list[dict[str, Any]]:
-    """Return per layer {"layer", "attention": {figure: mean over queries}, "ffn": {...}}."""
+def _gate_record(figures: GateFigures, kinds: Sequence[str]) -> list[dict[str, Any]]:
+    """Return per layer {"layer", kind of gate: {figure: mean over queries}, ...}."""
     named = {
         name: getattr(figures, name)
         for name in ("magnitude", "change", "injection", "injection_change")
@@ -251,7 +250,7 @@ def _gate_record(figures: GateFigures) -> list[dict[str, Any]]:
                 kind: {
                     name: None if np.isnan(mean[layer, k]) else float(mean[layer, k]) for name, mean in means.items()
                 }
-                for k, kind in enumerate(GATE_KINDS)
+                for k, kind in enumerate(kinds)
             },
         }
         for layer in range(figures.magnitude.shape[1])

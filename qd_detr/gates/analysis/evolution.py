@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-GATE_KINDS = ("attention", "ffn")
+from qd_detr.gates.gating import Gate
+
 CLOSED_SHARE = 0.9
 SATURATED_SHARE = 0.5
 # By the state before and the state after: a gate that leaves saturation was not shut.
@@ -25,7 +26,10 @@ _EVENT_NAMES = {
 
 
 def epoch_record(
-    epoch: int, statistics: Mapping[str, Any], metrics: Mapping[str, float | None] | None = None
+    epoch: int,
+    statistics: Mapping[str, Any],
+    gates: Sequence[Gate],
+    metrics: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Return what an epoch adds to `gate_evolution.json`, from a readout of `GateStatistics`.
 
@@ -35,8 +39,7 @@ def epoch_record(
     """
     layers = []
     for layer, entry in statistics["layer_statistics"].items():
-        gates = {kind: _gate_record(entry[kind]) for kind in GATE_KINDS}
-        layers.append({"layer": int(layer), **gates})
+        layers.append({"layer": int(layer), **{gate.kind: _gate_record(entry[gate.kind]) for gate in gates}})
     return {
         "epoch": epoch,
         "total_samples": statistics["total_samples"],
@@ -75,6 +78,11 @@ def evolution(records: Sequence[Mapping[str, Any]], gating_type: str) -> dict[st
     }
 
 
+def kinds_of(layer: Mapping[str, Any]) -> list[str]:
+    """Return the kinds of gate that a layer of a record has."""
+    return [key for key in layer if key != "layer"]
+
+
 def events(ordered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return {"epoch", "layer", "kind", "event", "from", "since"} for every change of a gate's state.
 
@@ -83,7 +91,7 @@ def events(ordered: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for before, after in pairwise(ordered):
         for old, new in zip(before["layers"], after["layers"], strict=True):
-            for kind in GATE_KINDS:
+            for kind in kinds_of(new):
                 was, now = old[kind]["state"], new[kind]["state"]
                 if was != now:
                     found.append(

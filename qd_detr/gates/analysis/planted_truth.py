@@ -9,6 +9,7 @@ import numpy as np
 
 from qd_detr.gates.analysis.ranks import average_ranks
 from qd_detr.gates.analysis.statistics import SampleRow
+from qd_detr.gates.gating import ATTENTION
 
 
 def auc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
@@ -30,8 +31,8 @@ def planted_findings(rows: Sequence[SampleRow], kinds: Mapping[Any, str], useful
     Returns:
         {"n", "auc" (of `useful` against the rest), "kinds": {kind: {"n", "injection"}}}
     """
-    known = [row for row in rows if row.sample_id in kinds and row.attention[0].injection_mean is not None]
-    scores = [float(np.mean([gate.injection_mean for gate in row.attention])) for row in known]
+    known = [row for row in rows if row.sample_id in kinds and row.gates[ATTENTION.kind][0].injection_mean is not None]
+    scores = [float(np.mean([gate.injection_mean for gate in row.gates[ATTENTION.kind]])) for row in known]
     of = [kinds[row.sample_id] for row in known]
     groups = {kind: [s for s, k in zip(scores, of, strict=True) if k == kind] for kind in dict.fromkeys(of)}
     return {

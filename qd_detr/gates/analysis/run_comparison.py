@@ -22,8 +22,8 @@ from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.gates.evaluation import HEADLINE_METRICS, read_submission
+from qd_detr.gates.gating import GATES
 from qd_detr.gates.json_text import read_json
-from qd_detr.gates.tracking.entries import GATE_KINDS
 
 Array = NDArray[np.float64]
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
@@ -196,7 +196,7 @@ def _gates(
     rows: list[dict[str, Any]] = []
     differences: list[Array] = []
     for layer in range(max(run.num_layers for run in pair)):
-        for kind in GATE_KINDS:
+        for kind in GATES:
             for figure, suffix in GATE_FIGURES.items():
                 columns = [_column(run, ids, f"layer{layer}_{kind}_{suffix}") for run in pair]
                 if all(column is None for column in columns):

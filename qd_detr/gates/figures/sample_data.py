@@ -42,8 +42,8 @@ class SampleData:
 
     sample_id: str
     gating_type: str
-    attention_gates: Sequence[ArrayLike]
-    ffn_gates: Sequence[ArrayLike]
+    attention_gates: Sequence[ArrayLike] | NDArray[np.float32]
+    ffn_gates: Sequence[ArrayLike] | NDArray[np.float32]
     n_clips: int
     clip_length_s: float = 2.0
     duration_s: float | None = None

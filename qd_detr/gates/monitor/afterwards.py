@@ -13,7 +13,6 @@ from qd_detr.gates.commands.analyse.findings import add_metrics
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.monitor.metrics import plain_metrics
 from qd_detr.gates.monitor.writing import EVOLUTION_FIGURE, EpochWriter
-from qd_detr.gates.results.analyzer import facts_of
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.runs.inference import run_pass
 from qd_detr.gates.tracking.history import GateHistory
@@ -68,9 +67,9 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
     writer = EpochWriter(request.output_dir, figures=figures, tensorboard=True, continued=None)
     for epoch, one in requests.items():
         prepared = prepare(one)
-        collector = GateCollector(facts_of(prepared.model.avigate_fusion))
+        collector = GateCollector(prepared.model.avigate_fusion.facts)
         lines: dict[int, dict[str, Any]] = {}
-        running = run_pass(prepared.model, prepared.samples, prepared.pass_settings, GateHistory())
+        running = run_pass(prepared.model, prepared.samples, prepared.pass_settings)
         wanted = set(prepared.wanted)
         for results in running:
             for result in results:

@@ -10,17 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, SupportsIndex
 
-from torch import Tensor, nn
+from torch import nn
 
 from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.monitor.metrics import plain_metrics
 from qd_detr.gates.monitor.writing import EpochWriter
-from qd_detr.gates.results.analyzer import facts_of
-from qd_detr.gates.tracking.entries import GateEntry, SampleId
-from qd_detr.gates.tracking.history import GateHistory
-from qd_detr.gates.tracking.recorder import GateRecorder, LayerGates
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +71,7 @@ class GateMonitor:
         self.fusion = _fusion_of(model)
         self.strict = strict
         self._writer = EpochWriter(
-            Path(directory), figures=figures, tensorboard=tensorboard, continued=facts_of(self.fusion)
+            Path(directory), figures=figures, tensorboard=tensorboard, continued=self.fusion.facts
         )
 
     @contextmanager
@@ -88,15 +84,11 @@ class GateMonitor:
             TypeError: `epoch` is no whole number.
         """
         seen = EpochSeen(operator.index(epoch))
-        facts = facts_of(self.fusion)
-        collector = GateCollector(facts)
-        recorder = _Watching(facts.gating_type, facts.hidden_dim)
-        recorder.start(_Passing(collector), measure=True, warn=False)
-        with self.fusion.watched_by(recorder):
+        collector = GateCollector(self.fusion.facts)
+        with self.fusion.recording(collector.add, beside=True) as recording:
             yield seen
-            recorder.finish()  # the last batch may still be on its way from the device
         try:
-            self._write(seen, collector, recorder.failure)
+            self._write(seen, collector, recording.failure)
         except Exception as error:  # a training must not end because of who watches it
             if self.strict:
                 raise
@@ -131,47 +123,3 @@ def _fusion_of(model: nn.Module) -> AVIGATEFusionCustom:
             )
         inner = below
     return inner
-
-
-class _Passing(GateHistory):
-    """A history that adds entries up as they come and keeps none."""
-
-    def __init__(self, collector: GateCollector) -> None:
-        super().__init__(0)
-        self._collector = collector
-
-    def __setitem__(self, sample_id: SampleId, entry: GateEntry) -> None:
-        self._collector.add(sample_id, entry)
-
-
-class _Watching(GateRecorder):
-    """A recorder that never raises into the forward it watches: it stops at the first failure and keeps it."""
-
-    def __init__(self, gating_type: str, hidden_dim: int) -> None:
-        super().__init__(gating_type, hidden_dim)
-        self.failure: Exception | None = None
-
-    def check_batch(self, batch_size: int, *, replica: bool) -> None:
-        try:
-            super().check_batch(batch_size, replica=replica)
-        except (ValueError, RuntimeError) as error:
-            self._stop_at(error)
-
-    def record(self, layers: list[LayerGates], pad_mask: Tensor | None, n_clips: int) -> None:
-        if not self.tracking:
-            return
-        try:
-            super().record(layers, pad_mask, n_clips)
-        except Exception as error:  # whatever it is, it is not the validation's fault
-            self._stop_at(error)
-
-    def finish(self) -> None:
-        """Take in what is still on its way."""
-        try:
-            self.read()
-        except Exception as error:
-            self._stop_at(error)
-
-    def _stop_at(self, error: Exception) -> None:
-        self.failure = self.failure or error
-        self.stop()

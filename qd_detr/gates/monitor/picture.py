@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.gates.analysis.evolution import GATE_KINDS
+from qd_detr.gates.analysis.evolution import kinds_of
 from qd_detr.gates.figures.trends import EvolutionData, Mark, Panel, Series
+from qd_detr.gates.gating import GATES
 
-KIND_NAMES = {"attention": "Attention gate", "ffn": "FFN gate"}
-_SHORT_NAMES = {"attention": "attention", "ffn": "FFN"}
 SYMBOLS = {"opened": "^", "closed": "v", "saturated": "s", "unsaturated": "D"}
 # Quantities by their name in the records: what their row is called, the axis, and whether they are shares.
 _ROWS = (
@@ -27,10 +26,11 @@ _LEAST_TOP = 1e-6
 
 
 def evolution_data(data: Mapping[str, Any]) -> EvolutionData:
-    """Return what the figure shows: a row per quantity, attention gates left and FFN gates right; then the metrics."""
+    """Return what the figure shows: a row per quantity, a column per gate; then the metrics."""
     epochs = data["epochs"]
     x = np.array([record["epoch"] for record in epochs], dtype=float)
     n_layers = len(epochs[0]["layers"])
+    kinds = kinds_of(epochs[0]["layers"][0])
 
     def values(kind: str, name: str) -> NDArray[np.float64]:
         found = [[record["layers"][layer][kind][name] for record in epochs] for layer in range(n_layers)]
@@ -38,7 +38,7 @@ def evolution_data(data: Mapping[str, Any]) -> EvolutionData:
 
     rows: list[tuple[Panel, ...]] = []
     for name, title, y_label, is_share in _ROWS:
-        both = {kind: values(kind, name) for kind in GATE_KINDS}
+        both = {kind: values(kind, name) for kind in kinds}
         if all(np.isnan(one).all() for one in both.values()):
             continue
         highest = np.nanmax([np.nanmax(one, initial=0.0) for one in both.values()])
@@ -46,13 +46,13 @@ def evolution_data(data: Mapping[str, Any]) -> EvolutionData:
         rows.append(
             tuple(
                 Panel(
-                    f"{KIND_NAMES[kind]}: {title}",
-                    y_label if kind == GATE_KINDS[0] else "",
+                    f"{GATES[kind].title}: {title}",
+                    y_label if kind == kinds[0] else "",
                     [Series(f"layer {layer}", x, both[kind][layer], layer_idx=layer) for layer in range(n_layers)],
                     limits,
                     marks=_marks(data["events"], kind, x, both[kind]) if name == "magnitude" else (),
                 )
-                for kind in GATE_KINDS
+                for kind in kinds
             )
         )
     shown = _metrics_shown(epochs)
@@ -94,7 +94,7 @@ def _caption(data: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> st
     counts = [record["total_samples"] for record in epochs]
     n = str(counts[0]) if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
     told = [
-        f"layer {event['layer']} {_SHORT_NAMES[event['kind']]} {event['event']} after epoch {event['since']}, by {event['epoch']}"
+        f"layer {event['layer']} {GATES[event['kind']].label} {event['event']} after epoch {event['since']}, by {event['epoch']}"
         for event in data["events"][:_EVENTS_TOLD]
     ]
     more = len(data["events"]) - len(told)

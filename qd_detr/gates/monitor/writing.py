@@ -13,7 +13,7 @@ from typing import Any
 
 from qd_detr.gates import __version__
 from qd_detr.gates.analysis.collect import FusionFacts, GateAnalysis
-from qd_detr.gates.analysis.evolution import GATE_KINDS, epoch_record, evolution
+from qd_detr.gates.analysis.evolution import epoch_record, evolution, kinds_of
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
 from qd_detr.gates.figures.trends import plot_evolution
@@ -113,7 +113,7 @@ class EpochWriter:
     def write(self, epoch: int, analysis: GateAnalysis, metrics: Metrics) -> None:
         """Write one epoch's numbers and bring the evolution up to date."""
         self._write_tree(epoch, analysis, metrics)
-        record = epoch_record(epoch, analysis.statistics, metrics)
+        record = epoch_record(epoch, analysis.statistics, analysis.facts.gates, metrics)
         self._evolution.add(record, analysis.facts.gating_type)
         if self._tensorboard:
             self._board = self._board or _board(self.directory / "tensorboard")
@@ -206,7 +206,7 @@ def _board(directory: Path) -> Any:
 
 def _to_board(board: Any, epoch: int, analysis: GateAnalysis, record: Mapping[str, Any]) -> None:
     for layer in record["layers"]:
-        for kind in GATE_KINDS:
+        for kind in kinds_of(layer):
             where = f"layer_{layer['layer']}_{kind}"
             for name, value in layer[kind].items():
                 if isinstance(value, float):

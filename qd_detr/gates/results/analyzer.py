@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates import __version__
-from qd_detr.gates.analysis.collect import FusionFacts, GateCollector
+from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.analysis.samples import chosen_ids
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.figures.style import save_figure
@@ -17,17 +17,6 @@ from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
-
-
-def facts_of(fusion: AVIGATEFusionCustom) -> FusionFacts:
-    """Return what the analysis needs to know of a fusion."""
-    return FusionFacts(
-        gating_type=fusion.gating_type,
-        trained_gating_type=fusion.trained_gating_type,
-        num_layers=fusion.num_layers,
-        hidden_dim=fusion.hidden_dim,
-        gates=fusion.gates,
-    )
 
 
 class GateAnalyzer:
@@ -90,8 +79,8 @@ class GateAnalyzer:
         """
         history = self.model.gate_history
         ids = chosen_ids(history, None)
-        facts = facts_of(self.model)
-        expanded = [f"{i}[{b}]" for i in ids if (size := len(history[i]["valid_lengths"])) > 1 for b in range(size)]
+        facts = self.model.facts
+        expanded = [f"{i}[{b}]" for i in ids if (size := len(history[i].valid_clips)) > 1 for b in range(size)]
         taken = [name for name in expanded if name in history]
         if taken:
             raise RequestError(

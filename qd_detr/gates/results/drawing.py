@@ -24,38 +24,35 @@ from qd_detr.gates.figures.sample import plot_sample
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_pool import write_sample_figures
 from qd_detr.gates.figures.style import FigureScale, round_up, save_figure
+from qd_detr.gates.gating import ATTENTION, FFN, ValueRange
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.drawing_findings import finding_figures
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.tracking.entries import GATE_KEYS, GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, samples_of
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
-ValueRange = tuple[float, float] | None
 Figures = list[tuple[str, str]]
 
 
-def sample_data(context: SampleContext, entry: GateEntry) -> Iterator[SampleData]:
+def sample_data(context: SampleContext, entry: SampleGates) -> Iterator[SampleData]:
     """Yield what a figure shows of an entry's samples; an entry of several gives one each."""
-    samples = list(samples_of(entry))
+    samples = list(entry.samples())
     query, line = context.query, context.line
-    for b, arrays in enumerate(samples):
-        n_clips = int(entry["valid_lengths"][b])
+    for b, sample in enumerate(samples):
+        n_clips = int(sample.valid_lengths[0])
         name = str(context.sample_id) if len(samples) == 1 else f"{context.sample_id}[{b}]"
-        injections = {
-            kind: np.stack(arrays[INJECTION_KEYS[kind]]) if INJECTION_KEYS[kind] in arrays else None
-            for kind in GATE_KINDS
-        }
+        injection = {kind: values[:, 0] for kind, values in sample.injection.items()}
         yield SampleData(
             sample_id=name,
-            gating_type=entry["layer_info"][0]["gating_type"],
-            attention_gates=arrays[GATE_KEYS["attention"]],
-            ffn_gates=arrays[GATE_KEYS["ffn"]],
+            gating_type=sample.gating_type,
+            attention_gates=sample.gates[ATTENTION.kind][:, 0],
+            ffn_gates=sample.gates[FFN.kind][:, 0],
             n_clips=n_clips,
             clip_length_s=context.clip_length_s,
             duration_s=query.duration_s if query else None,
             query=query.query if query else None,
             vid=query.vid if query else None,
-            attention_injection=injections["attention"],
-            ffn_injection=injections["ffn"],
+            attention_injection=injection.get(ATTENTION.kind),
+            ffn_injection=injection.get(FFN.kind),
             true_windows_s=np.array(query.relevant_windows) if query and query.relevant_windows is not None else None,
             predicted_windows=np.array(line["pred_relevant_windows"]).reshape(-1, 3) if line else None,
             predicted_saliency=np.array(line["pred_saliency_scores"]) if line else None,
@@ -74,13 +71,15 @@ def _annotated(context: SampleContext, n_clips: int) -> np.ndarray | None:
     return saliency
 
 
-def draw_sample(path: Path, context: SampleContext, entry: GateEntry, value_range: ValueRange) -> None:
+def draw_sample(path: Path, context: SampleContext, entry: SampleGates, value_range: ValueRange | None) -> None:
     """Draw one recorded entry; one of several samples is drawn by its first and says so in its name."""
     data = next(iter(sample_data(context, entry)))
     save_figure(plot_sample(data, _scale(value_range, [entry])), path)
 
 
-def draw_comparison(path: Path, chosen: Sequence[tuple[SampleContext, GateEntry]], value_range: ValueRange) -> None:
+def draw_comparison(
+    path: Path, chosen: Sequence[tuple[SampleContext, SampleGates]], value_range: ValueRange | None
+) -> None:
     """Draw recorded entries side by side; more than fit one figure continue in `{name}_2`, `{name}_3`, ..."""
     samples = [data for context, entry in chosen for data in sample_data(context, entry)]
     scale = _scale(value_range, [entry for _, entry in chosen])
@@ -89,8 +88,8 @@ def draw_comparison(path: Path, chosen: Sequence[tuple[SampleContext, GateEntry]
         save_figure(plot_comparison(ComparisonData(samples[first : first + MAX_COMPARED]), scale), target)
 
 
-def _scale(value_range: ValueRange, entries: Sequence[GateEntry]) -> FigureScale:
-    gates = [np.abs(a).max(initial=0.0) for entry in entries for key in GATE_KEYS.values() for a in entry[key]]
+def _scale(value_range: ValueRange | None, entries: Sequence[SampleGates]) -> FigureScale:
+    gates = [np.abs(values).max(initial=0.0) for entry in entries for values in entry.gates.values()]
     largest = float(max(gates, default=1.0)) or 1.0
     return FigureScale.for_gates(value_range, (-largest, largest))
 
@@ -153,7 +152,7 @@ def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, 
 
 def run_scale(analysis: GateAnalysis) -> FigureScale:
     """Return the one scale of all figures of a run."""
-    overall = [analysis.statistics[f"{kind}_gates"] for kind in GATE_KINDS]
+    overall = [analysis.statistics[gate.gates_key] for gate in analysis.facts.gates]
     injection = [_injection_top(entry["injection"]) if entry["injection"] else None for entry in overall]
     return FigureScale.for_gates(
         analysis.facts.gate_range,
@@ -180,7 +179,9 @@ def compared_ids(findings: RunFindings, asked: Sequence[str]) -> list[SampleId]:
 
 
 def _audio(row: SampleRow) -> float:
-    values = [gate.abs_mean if gate.injection_mean is None else gate.injection_mean for gate in row.attention]
+    values = [
+        gate.abs_mean if gate.injection_mean is None else gate.injection_mean for gate in row.gates[ATTENTION.kind]
+    ]
     return sum(values) / len(values)
 
 
@@ -249,14 +250,15 @@ def _injection_summary(analysis: GateAnalysis, kind: str) -> LayerSummary | None
 
 def _column(analysis: GateAnalysis, kind: str, name: str) -> np.ndarray:
     """Return one figure of every sample and layer, (S, N)."""
-    return np.array([[getattr(gate, name) for gate in getattr(row, kind)] for row in analysis.rows], dtype=float)
+    return np.array([[getattr(gate, name) for gate in row.gates[kind]] for row in analysis.rows], dtype=float)
 
 
 def pattern_data(findings: RunFindings) -> PatternData:
     """Return what the samples x layers figure shows."""
     analysis = findings.analysis
     injection = {
-        kind: _column(analysis, kind, "injection_mean") if analysis.has_injection else None for kind in GATE_KINDS
+        gate.kind: _column(analysis, gate.kind, "injection_mean") if analysis.has_injection else None
+        for gate in analysis.facts.gates
     }
     return PatternData(
         sample_ids=[str(row.sample_id) for row in analysis.rows],
@@ -275,6 +277,6 @@ def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str], str]:
     """Return every sample's gate profile, (S, F), the names of the features, and what a feature is."""
     # The mean of a gate over its channels cancels; its magnitude does not.
     figure, what = ("abs_mean", "mean |gate|") if analysis.facts.gating.per_channel else ("mean", "mean gate")
-    profiles = np.concatenate([_column(analysis, kind, figure) for kind in GATE_KINDS], axis=1)
-    names = [f"{kind} {layer}" for kind in GATE_KINDS for layer in range(analysis.facts.num_layers)]
+    profiles = np.concatenate([_column(analysis, gate.kind, figure) for gate in analysis.facts.gates], axis=1)
+    names = [f"{gate.kind} {layer}" for gate in analysis.facts.gates for layer in range(analysis.facts.num_layers)]
     return profiles, names, f"a sample's {what} of each layer"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates.analysis.samples import chosen_ids, gate_statistics
+from qd_detr.gates.gating import Gate, range_of
 from qd_detr.gates.results.context import SampleContext
 from qd_detr.gates.results.drawing import draw_comparison, draw_sample
 from qd_detr.gates.results.names import file_names
@@ -14,11 +15,9 @@ from qd_detr.gates.results.tree import to_json
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 
-ValueRange = tuple[float, float] | None
-
 
 def save_analysis(
-    history: GateHistory, directory: str | Path, sample_id: SampleId | None, value_range: ValueRange
+    history: GateHistory, directory: str | Path, sample_id: SampleId | None, gates: Sequence[Gate]
 ) -> None:
     """Write `gate_analysis_{id}.png` per sample and `gate_statistics_{id or all}.json`.
 
@@ -27,7 +26,7 @@ def save_analysis(
     """
     ids = chosen_ids(history, sample_id)
     names = file_names(history)
-    statistics = gate_statistics(history, sample_id, value_range)
+    statistics = gate_statistics(history, gates, sample_id)
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     which = "all" if sample_id is None else names[sample_id]
@@ -38,14 +37,14 @@ def save_analysis(
     # A lone surrogate has no UTF-8; its escape is JSON for the very same id.
     (folder / f"gate_statistics_{which}.json").write_bytes(text.encode("utf-8", "backslashreplace"))
     for one in ids:
-        draw_sample(folder / f"gate_analysis_{names[one]}.png", SampleContext(one), history[one], value_range)
+        draw_sample(folder / f"gate_analysis_{names[one]}.png", SampleContext(one), history[one], range_of(gates))
 
 
 def save_comparison(
-    history: GateHistory, sample_ids: Sequence[SampleId], directory: str | Path, value_range: ValueRange
+    history: GateHistory, sample_ids: Sequence[SampleId], directory: str | Path, gates: Sequence[Gate]
 ) -> None:
     """Write `gate_comparison.png` of recorded samples."""
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [(SampleContext(one), history[one]) for one in sample_ids]
-    draw_comparison(folder / "gate_comparison.png", chosen, value_range)
+    draw_comparison(folder / "gate_comparison.png", chosen, range_of(gates))

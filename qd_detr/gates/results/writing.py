@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from qd_detr.gates.analysis.collect import FusionFacts, GateAnalysis
+from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.analysis.samples import sample_details
-from qd_detr.gates.analysis.statistics import GateRow, SampleRow
+from qd_detr.gates.analysis.statistics import SampleRow
+from qd_detr.gates.gating import ATTENTION, FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.tracking.entries import GATE_KEYS, INJECTION_KEYS, GateEntry, SampleId
-
-_RAW_SUFFIX = {"attention": "att", "ffn": "ffn"}
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 
 class SampleWriter:
@@ -31,19 +30,19 @@ class SampleWriter:
         self.facts = facts
         self.save_raw_data = save_raw_data
 
-    def write(self, context: SampleContext, entry: GateEntry) -> None:
+    def write(self, context: SampleContext, entry: SampleGates) -> None:
         """Write `individual_samples/{id}_details.json` and, if asked, the raw gates and the audio they let through."""
         name = self.names[context.sample_id]
-        details = sample_details(context.sample_id, entry, self.facts.gate_range)
+        details = sample_details(context.sample_id, entry, self.facts.gates)
         details["trained_gating_type"] = self.facts.trained_gating_type
         if self.facts.gating_note:
             details["gating_note"] = self.facts.gating_note
         self.tree.write_json(f"individual_samples/{name}_details.json", {**details, **_known(context)})
         if self.save_raw_data:
-            for kind, suffix in _RAW_SUFFIX.items():
-                for layer_idx, gate in enumerate(entry[GATE_KEYS[kind]]):
-                    np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_{suffix}.npy"), gate)
-            for layer_idx, injection in enumerate(entry.get(INJECTION_KEYS["attention"], ())):
+            for gate in self.facts.gates:
+                for layer_idx, values in enumerate(entry.gates[gate.kind]):
+                    np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_{gate.short}.npy"), values)
+            for layer_idx, injection in enumerate(entry.injection.get(ATTENTION.kind, ())):
                 np.save(self.tree.path(f"raw_data/{name}_layer{layer_idx}_injection.npy"), injection)
 
 
@@ -91,9 +90,9 @@ def write_samples_csv(
     contexts = {context.sample_id: context for context in findings.contexts}
     more = more_columns or {}
     gate_columns = [
-        f"layer{layer}_{kind}_{figure}"
+        f"layer{layer}_{gate.kind}_{figure}"
         for layer in range(analysis.facts.num_layers)
-        for kind in ("attention", "ffn")
+        for gate in analysis.facts.gates
         for figure in _figure_names(analysis)
     ]
     text = io.StringIO()
@@ -135,8 +134,8 @@ def _figure_names(analysis: GateAnalysis) -> list[str]:
 
 
 def _gate_cells(row: SampleRow, figures: list[str]) -> list[str]:
-    gates: list[GateRow] = [gate for pair in zip(row.attention, row.ffn, strict=True) for gate in pair]
-    return [_cell(getattr(gate, figure)) for gate in gates for figure in figures]
+    layers = zip(*row.gates.values(), strict=True)
+    return [_cell(getattr(gate, figure)) for gates in layers for gate in gates for figure in figures]
 
 
 def _cell(value: Any) -> str:

@@ -1,7 +1,7 @@
 """One pass over the data: batches in, per sample a prediction and its recorded gates out.
 
 Whatever is to be different about a run - legacy batches, an intervention on the gates - is a value this pass is
-given. It leaves nothing on the model but the history that was asked for.
+given. It leaves nothing on the model.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GateEdit
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
-from qd_detr.gates.tracking.entries import GateEntry
-from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 
 @dataclass(frozen=True)
@@ -34,7 +33,7 @@ class SampleResult:
     position: int
     query: Query
     line: dict[str, Any]
-    gates: GateEntry | None
+    gates: SampleGates | None
     marks: tuple[str, str] = ("", "")
 
 
@@ -57,38 +56,33 @@ class PassSettings:
     gate_edit: GateEdit | None = None
 
 
-def run_pass(
-    model: QDDETR, samples: Samples, settings: PassSettings, history: GateHistory | None = None
-) -> Iterator[list[SampleResult]]:
+def run_pass(model: QDDETR, samples: Samples, settings: PassSettings) -> Iterator[list[SampleResult]]:
     """Yield the results of one batch after another.
 
     Args:
         samples: in the batches that are to be run; for `legacy_batches`, in those of mixed lengths.
-        history: where gates are recorded, by qid; a new one in memory if not given.
 
-    The model is put in eval mode; its mode, its tracking state and its sample id are put back when the pass ends,
-    however it ends.
+    The model is put in eval mode; its mode is put back when the pass ends, however it ends. The fusion's own tracking
+    rests meanwhile.
     """
-    fusion = model.avigate_fusion
-    was_training, old_recorder = model.training, fusion.swap_recorder(None)
+    recorded: dict[SampleId, SampleGates] = {}
+    sink = recorded.__setitem__ if settings.track else None
+    was_training = model.training
     model.eval()
     try:
-        if settings.track:
-            fusion.enable_gate_tracking(injection=settings.injection, history=history)
-        for positions, batch in samples.read_batches():
-            queries = [samples.queries[p] for p in positions]
-            if settings.track:
-                fusion.set_current_sample_id([query.qid for query in queries])
-            with torch.inference_mode():
-                outputs = model(batch, gate_edit=settings.gate_edit, legacy_batch_mask=settings.legacy_batches)
-                lines = submission_lines(queries, outputs, settings.postprocessing)
-            recorded = fusion.gate_history if settings.track else None
-            yield [
-                SampleResult(p, query, line, None if recorded is None else recorded[query.qid], _marks(batch, b))
-                for b, (p, query, line) in enumerate(zip(positions, queries, lines, strict=True))
-            ]
+        with model.avigate_fusion.recording(sink, measure=settings.injection) as recording:
+            for positions, batch in samples.read_batches():
+                queries = [samples.queries[p] for p in positions]
+                recording.set_sample_id([query.qid for query in queries])
+                with torch.inference_mode():
+                    outputs = model(batch, gate_edit=settings.gate_edit, legacy_batch_mask=settings.legacy_batches)
+                    lines = submission_lines(queries, outputs, settings.postprocessing)
+                recording.finish()
+                yield [
+                    SampleResult(p, query, line, recorded.pop(query.qid, None), _marks(batch, b))
+                    for b, (p, query, line) in enumerate(zip(positions, queries, lines, strict=True))
+                ]
     finally:
-        fusion.swap_recorder(old_recorder)
         model.train(was_training)
 
 

@@ -57,7 +57,7 @@ class Probes:
         settings = PassSettings(postprocessing=self.postprocessing, injection=False)
         gates = 0.0
         alone = []
-        for (result,) in run_pass(self.model, self.samples.in_batches([[p] for p in chosen]), settings, GateHistory()):
+        for (result,) in run_pass(self.model, self.samples.in_batches([[p] for p in chosen]), settings):
             assert result.gates is not None
             gates = max(gates, gate_distance(result.gates, self.history[result.query.qid]))
             alone.append(result.line)
@@ -87,21 +87,15 @@ class Probes:
         if len(chosen) < 2:
             nothing = {"how": "not checked: one sample", "compared": 0, "largest_gate_change": None}
             return {**nothing, "videos": len(set(vids.values()))}
-        worst = 0.0
         features = [self.samples.reader.read(self.samples.queries[p]) for p in chosen]
-        fusion = self.model.avigate_fusion
-        before = fusion.swap_recorder(None)
-        try:
-            fusion.enable_gate_tracking()
+        swapped = GateHistory()
+        with self.model.avigate_fusion.recording(swapped.__setitem__, measure=False) as recording:
             for i, position in enumerate(chosen):
                 query = self.samples.queries[position]
-                swapped = replace(features[i], text=features[i - 1].text)
-                fusion.set_current_sample_id([query.qid])
+                recording.set_sample_id([query.qid])
                 with torch.inference_mode():
-                    self.model(collate([(query, swapped)]))
-                worst = max(worst, gate_distance(fusion.gate_history[query.qid], self.history[query.qid]))
-        finally:
-            fusion.swap_recorder(before)
+                    self.model(collate([(query, replace(features[i], text=features[i - 1].text))]))
+        worst = max(gate_distance(entry, self.history[qid]) for qid, entry in swapped.items())
         return {
             "how": "videos run with another query's text",
             "compared": len(chosen),

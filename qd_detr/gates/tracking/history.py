@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import mmap
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from qd_detr.gates.errors import first_few
-from qd_detr.gates.tracking.entries import ARRAY_KEYS, GateEntry, SampleId, entry_nbytes
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.tracking.shards import Place, ShardStore
 
 DEFAULT_MEMORY_BYTES = 64 << 20
 
 
-class GateHistory(MutableMapping[SampleId, GateEntry]):
+class GateHistory(MutableMapping[SampleId, SampleGates]):
     """Recorded gates by sample id, in the order of first recording; see `qd_detr.gates.tracking.entries`.
 
     Up to `memory_bytes` entries stay in memory. Beyond, they go to shards on disk and are memory-mapped, read-only,
@@ -42,22 +39,22 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         self._store = store
         self._only_commits = only_commits
         self._order: dict[SampleId, None] = {}
-        self._memory: dict[SampleId, GateEntry] = {}
+        self._memory: dict[SampleId, SampleGates] = {}
         self._held = 0
         self._places: dict[SampleId, Place] = {}
 
-    def __getitem__(self, sample_id: SampleId) -> GateEntry:
+    def __getitem__(self, sample_id: SampleId) -> SampleGates:
         if sample_id in self._memory:
             return self._memory[sample_id]
         if sample_id in self._places:
             return self._places[sample_id].load()
         raise KeyError(self._no_such(sample_id))
 
-    def __setitem__(self, sample_id: SampleId, entry: GateEntry) -> None:
+    def __setitem__(self, sample_id: SampleId, entry: SampleGates) -> None:
         self._forget(sample_id)
         self._order.setdefault(sample_id)
         self._memory[sample_id] = entry
-        self._held += entry_nbytes(entry)
+        self._held += entry.nbytes
         if self._held > self._limit:
             self._spill()
 
@@ -81,7 +78,7 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy, or a pickle, must not share or lose the shards of the one it came from.
-        return _history_from, (self._limit, [(sample_id, _owned(entry)) for sample_id, entry in self.items()])
+        return _history_from, (self._limit, [(sample_id, entry.copied()) for sample_id, entry in self.items()])
 
     def commit(self, sample_ids: Iterable[SampleId], note: dict[str, Any]) -> None:
         """Write these entries to the store now, as one commit with a note; they may stay in memory too.
@@ -93,8 +90,6 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         self._places |= self._shards().append([(i, self[i]) for i in ids], note)
         if self._held > self._limit:
             self._spill()
-        else:
-            self._memory |= _compacted({i: self._memory[i] for i in ids if i in self._memory})
 
     def adopt(self, places: dict[SampleId, Place]) -> None:
         """Take in entries that an earlier run committed to the store."""
@@ -112,7 +107,7 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
             self._places |= self._shards().append(unsaved, {})
             unsaved = []
         self._memory = dict(unsaved)
-        self._held = sum(entry_nbytes(entry) for _, entry in unsaved)
+        self._held = sum(entry.nbytes for _, entry in unsaved)
 
     def _shards(self) -> ShardStore:
         if self._store is None:
@@ -123,7 +118,7 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
 
     def _forget(self, sample_id: SampleId) -> None:
         if sample_id in self._memory:
-            self._held -= entry_nbytes(self._memory.pop(sample_id))
+            self._held -= self._memory.pop(sample_id).nbytes
         self._places.pop(sample_id, None)
 
     def _no_such(self, sample_id: object) -> str:
@@ -135,42 +130,8 @@ class GateHistory(MutableMapping[SampleId, GateEntry]):
         return f"no gates of sample {sample_id!r}; there are {len(self)}: {first_few([repr(i) for i in self])}"
 
 
-def _compacted(entries: dict[SampleId, GateEntry]) -> dict[SampleId, GateEntry]:
-    """Return the same entries with their arrays copied into one block of memory outside the heap.
-
-    Left where the forward made them, small arrays that live long would pin the large blocks that a forward frees: the
-    process would grow by many times what the history holds.
-    """
-    total = sum(entry_nbytes(entry) for entry in entries.values())
-    if not total:
-        return entries
-    block = np.frombuffer(mmap.mmap(-1, total), dtype=np.float32)
-    start = 0
-    compact: dict[SampleId, GateEntry] = {}
-    for sample_id, entry in entries.items():
-        compact[sample_id] = dict(entry)
-        for key in ARRAY_KEYS:
-            if key not in entry:
-                continue
-            arrays = []
-            for array in entry[key]:
-                place = block[start : start + array.size].reshape(array.shape)
-                place[...] = array
-                arrays.append(place)
-                start += array.size
-            compact[sample_id][key] = arrays
-    return compact
-
-
-def _history_from(limit: int, entries: list[tuple[SampleId, GateEntry]]) -> GateHistory:
+def _history_from(limit: int, entries: list[tuple[SampleId, SampleGates]]) -> GateHistory:
     history = GateHistory(limit)
     for sample_id, entry in entries:
         history[sample_id] = entry
     return history
-
-
-def _owned(entry: GateEntry) -> GateEntry:
-    return {
-        key: [v.copy() if hasattr(v, "copy") else v for v in value] if isinstance(value, list) else value.copy()
-        for key, value in entry.items()
-    }

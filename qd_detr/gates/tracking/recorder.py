@@ -1,7 +1,7 @@
-"""From the tensors of a forward to entries of a history, without stalling the model.
+"""From the tensors of a forward to entries, without stalling the model.
 
-On the CPU nothing is copied: a gate is a tensor nobody writes to again. On a GPU the gates of a batch are packed
-into one asynchronous copy, which is waited for when the next batch comes or when somebody reads.
+The gates of a batch become one block of memory, once: on the CPU as they come, on a GPU by one asynchronous copy, which
+is waited for when the next batch comes or when somebody reads.
 """
 
 from __future__ import annotations
@@ -13,73 +13,77 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from qd_detr.gates.tracking.entries import COSINE_KEYS, GATE_KEYS, INJECTION_KEYS, GateEntry, SampleId
-from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
+from qd_detr.gates.tracking.memory import Blocks
 
-__all__ = ["GateRecorder", "LayerGates", "SampleId"]
+Sink = Callable[[SampleId, SampleGates], object]
+"""Takes an entry under its id."""
 
 
 @dataclass
-class LayerGates:
-    """One layer's gates (B, *G) as the forward used them, and what they let through (B, L) if it was measured."""
+class GateUse:
+    """One gate as a forward used it: its kind and value (B, n, C), and what it let through (B, L) if it was measured."""
 
-    attention: Tensor
-    ffn: Tensor
-    attention_injection: Tensor | None = None
-    ffn_injection: Tensor | None = None
-    attention_cosine: Tensor | None = None
-    ffn_cosine: Tensor | None = None
+    kind: str
+    gate: Tensor
+    injection: Tensor | None = None
+    cosine: Tensor | None = None
 
 
-_FIELDS = {
-    GATE_KEYS["attention"]: "attention",
-    GATE_KEYS["ffn"]: "ffn",
-    INJECTION_KEYS["attention"]: "attention_injection",
-    INJECTION_KEYS["ffn"]: "ffn_injection",
-    COSINE_KEYS["attention"]: "attention_cosine",
-    COSINE_KEYS["ffn"]: "ffn_cosine",
-}
+@dataclass(frozen=True)
+class Forward:
+    """What a fusion's forward leaves to be recorded.
+
+    Attributes:
+        layers: per layer its gates, in the order of use.
+        pad_mask: (B, L), True = padding; None if there is none. n_clips: L.
+        gating_type, hidden_dim: of the fusion.
+    """
+
+    layers: Sequence[Sequence[GateUse]]
+    pad_mask: Tensor | None
+    n_clips: int
+    gating_type: str
+    hidden_dim: int
 
 
 class GateRecorder:
-    """Stores the gates of forwards under sample ids."""
+    """Hands the gates of forwards to a sink, under sample ids.
 
-    def __init__(self, gating_type: str, hidden_dim: int) -> None:
-        self.gating_type = gating_type
-        self.hidden_dim = hidden_dim
-        self.tracking = False
-        self.measure = False
+    Attributes:
+        sink: where entries go; None: what a forward does is not recorded.
+        measure: whether what the gates let through is wanted too.
+        beside: it watches beside the fusion's own tracking. It never raises into the forward that it watches then: it
+            stops at its first failure, and keeps it.
+        failure: that failure.
+    """
+
+    def __init__(self, sink: Sink | None, *, measure: bool = True, beside: bool = False) -> None:
+        self.sink = sink
+        self.measure = measure
+        self.beside = beside
+        self.failure: Exception | None = None
         self.current_sample_id: SampleId | list[SampleId] | None = None
-        self._history = GateHistory()
         self._pending: Callable[[], None] | None = None
-        self._next_automatic = 0
-        self._warned = False
+        self._blocks = Blocks()
+        self._automatic = 0
+        self._warned = beside
 
     def __getstate__(self) -> dict[str, Any]:
         # A copy or a pickle must hold the last batch itself: what is pending would go to the history of the original.
-        self._finish_pending()
+        self.finish()
         return self.__dict__.copy()
 
-    def start(self, history: GateHistory, *, measure: bool, warn: bool = True) -> None:
-        """Record from now on, into `history`; automatic ids count from 0 again, and are warned of once if `warn`."""
-        self._pending = None  # what the last recording left unread belongs to a history nobody asked for any more
-        self._history = history
-        self.tracking, self.measure = True, measure
-        self._next_automatic, self._warned = 0, not warn
-
-    def stop(self) -> None:
-        """Record no more; what was recorded stays."""
-        self.tracking = False
-
-    def read(self) -> GateHistory:
-        """Return the history, complete up to the last forward."""
-        self._finish_pending()
-        return self._history
+    def count_from(self, first: int) -> None:
+        """Name samples without an id from `sample_{first}` on, and warn of it again."""
+        self._pending = None  # what the last recording left unread belongs to a history nobody asks for any more
+        self._automatic, self._warned = first, self.beside
 
     def set_sample_id(self, sample_id: Any) -> None:
-        """Take one id, a sequence of ids, or None; see `AVIGATEFusionCustom.set_current_sample_id`."""
+        """Take one id, a sequence of ids, or None; see `GateTracking.set_current_sample_id`."""
         if isinstance(sample_id, (Tensor, np.ndarray)):
             sample_id = sample_id.tolist()
         if isinstance(sample_id, Sequence) and not isinstance(sample_id, (str, bytes)):
@@ -93,47 +97,60 @@ class GateRecorder:
 
     def check_batch(self, batch_size: int, *, replica: bool) -> None:
         """Raise before anything is computed if this batch could not be recorded."""
+        problem: Exception
+        ids = self.current_sample_id
         if replica:
-            raise RuntimeError(
+            problem = RuntimeError(
                 "gates cannot be tracked inside the replicas of a multi-GPU DataParallel; run the wrapped model "
                 "(model.module) on one device while tracking"
             )
-        ids = self.current_sample_id
-        if isinstance(ids, list) and len(ids) != batch_size:
-            raise ValueError(
+        elif isinstance(ids, list) and len(ids) != batch_size:
+            problem = ValueError(
                 f"{len(ids)} sample ids are set, but the batch has {batch_size} samples; "
                 "call set_current_sample_id with one id per sample, or with one id for the batch"
             )
-
-    def record(self, layers: list[LayerGates], pad_mask: Tensor | None, n_clips: int) -> None:
-        """Store one batch: gates per layer (B, *G), pad_mask (B, L) with True = padding, or None."""
-        ids = self._ids_for(len(layers[0].attention))
-        there = [(key, field) for key, field in _FIELDS.items() if getattr(layers[0], field) is not None]
-        # What is measured was perhaps measured for another recorder.
-        names = there if self.measure else [(key, field) for key, field in there if field in ("attention", "ffn")]
-        tensors = [getattr(layer, field).detach() for _, field in names for layer in layers]
-        if pad_mask is not None:
-            tensors.append(pad_mask)
-        self._finish_pending()
-        fetch = _begin_copy(tensors)
-
-        def store() -> None:
-            arrays = fetch()
-            n_layers = len(layers)
-            fields: GateEntry = {key: arrays[i * n_layers : (i + 1) * n_layers] for i, (key, _) in enumerate(names)}
-            batch = len(fields["attention_gates"][0])
-            valid = np.ones((batch, n_clips), bool) if pad_mask is None else arrays[-1] == 0
-            self._store(ids, fields, valid)
-
-        if tensors[0].device.type == "cpu":
-            store()
         else:
-            self._pending = store
+            return
+        self._fail(problem)
 
-    def _finish_pending(self) -> None:
+    def record(self, forward: Forward) -> None:
+        """Take one forward."""
+        if self.sink is None:
+            return
+        try:
+            ids = self._ids_for(len(forward.layers[0][0].gate))
+            self.finish()
+            fetch = self._begin_copy(forward)
+            sink = self.sink
+
+            def store() -> None:
+                batch = fetch()
+                if isinstance(ids, list):
+                    for b, sample_id in enumerate(ids):
+                        sink(sample_id, batch.sample(b))
+                else:
+                    sink(ids, batch)
+
+            if forward.layers[0][0].gate.device.type == "cpu":
+                store()
+            else:
+                self._pending = store
+        except Exception as error:
+            self._fail(error)
+
+    def finish(self) -> None:
+        """Take in what is still on its way from the device."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending()
+            try:
+                pending()
+            except Exception as error:
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        if not self.beside:
+            raise error
+        self.failure, self.sink = self.failure or error, None
 
     def _ids_for(self, batch_size: int) -> SampleId | list[SampleId]:
         if self.current_sample_id is not None:
@@ -145,38 +162,40 @@ class GateRecorder:
                 "call set_current_sample_id before the forward to name them",
                 stacklevel=5,
             )
-        first = self._next_automatic
-        self._next_automatic += batch_size
+        first = self._automatic
+        self._automatic += batch_size
         return [f"sample_{i}" for i in range(first, first + batch_size)]
 
-    def _store(self, ids: SampleId | list[SampleId], fields: GateEntry, valid: np.ndarray) -> None:
-        if not isinstance(ids, list):
-            self._history[ids] = self._entry(fields, valid)
-            return
-        for b, sample_id in enumerate(ids):
-            real = valid[b]
-            length = int(real.sum())
-            rows: Any = slice(0, length) if real[:length].all() else np.flatnonzero(real)
-            cut = {
-                key: [a[b : b + 1] if a.shape[1] != len(real) else a[b : b + 1, rows] for a in arrays]
-                for key, arrays in fields.items()
-            }
-            self._history[sample_id] = self._entry(cut, np.ones((1, length), bool))
+    def _begin_copy(self, forward: Forward) -> Callable[[], SampleGates]:
+        """Start bringing the tensors to the host; the function returned waits and gives the batch."""
+        layers = forward.layers
+        # What is measured was perhaps measured for another recorder.
+        names = ("gate", "injection", "cosine") if self.measure else ("gate",)
+        columns = [
+            (name, uses[0].kind, [getattr(use, name).detach() for use in uses])
+            for name in names
+            for uses in zip(*layers, strict=True)
+            if getattr(uses[0], name) is not None
+        ]
+        tensors = [tensor for _, _, of_layers in columns for tensor in of_layers]
+        if forward.pad_mask is not None:
+            tensors.append(forward.pad_mask)
+        fetch = _to_host(tensors, self._blocks)
 
-    def _entry(self, fields: GateEntry, valid: np.ndarray) -> GateEntry:
-        info = {
-            "gating_type": self.gating_type,
-            "sequence_length": valid.shape[1],
-            "batch_size": valid.shape[0],
-            "hidden_dim": self.hidden_dim,
-        }
-        n_layers = len(fields["attention_gates"])
-        return {
-            **fields,
-            "layer_info": [{"layer_idx": layer, **info} for layer in range(n_layers)],
-            "valid_clips": valid,
-            "valid_lengths": valid.sum(axis=1),
-        }
+        def batch() -> SampleGates:
+            block, start = fetch(), 0
+            found: dict[str, dict[str, NDArray[np.float32]]] = {"gate": {}, "injection": {}, "cosine": {}}
+            for name, kind, of_layers in columns:
+                end = start + len(of_layers) * of_layers[0].numel()
+                found[name][kind] = block[start:end].reshape(len(of_layers), *of_layers[0].shape)
+                start = end
+            shape = (len(layers[0][0].gate), forward.n_clips)
+            valid = np.ones(shape, bool) if forward.pad_mask is None else block[start:].reshape(shape) == 0
+            return SampleGates(
+                found["gate"], valid, forward.gating_type, forward.hidden_dim, found["injection"], found["cosine"]
+            )
+
+        return batch
 
 
 def _plain_id(value: Any) -> SampleId:
@@ -187,35 +206,30 @@ def _plain_id(value: Any) -> SampleId:
     return value
 
 
-def _begin_copy(tensors: list[Tensor]) -> Callable[[], list[np.ndarray]]:
-    """Start bringing tensors to the host as float32 arrays; the function returned waits and gives them."""
+def _to_host(tensors: Sequence[Tensor], blocks: Blocks) -> Callable[[], NDArray[np.float32]]:
+    """Start copying tensors into one float32 array, one after the other; the function returned waits and gives it."""
+    size = sum(tensor.numel() for tensor in tensors)
+    flat = [tensor.reshape(-1) for tensor in tensors]
     if tensors[0].device.type == "cpu":
-        arrays = [_host_array(t) for t in tensors]
-        return lambda: arrays
-    shapes = [t.shape for t in tensors]
-    flat = torch.cat([t.reshape(-1).float() for t in tensors])
-    if flat.device.type == "cuda":
-        host = torch.empty(flat.shape, dtype=torch.float32, pin_memory=True)
-        host.copy_(flat, non_blocking=True)
-        done = torch.cuda.Event()
-        done.record(torch.cuda.current_stream(flat.device))
-    else:
-        host, done = flat.cpu(), None
+        array = blocks.take(size)
+        torch.cat(flat, out=torch.from_numpy(array))
+        return lambda: array
+    packed = torch.cat([tensor.float() for tensor in flat])
+    if packed.device.type != "cuda":
+        return lambda: _copied(packed.cpu(), blocks)
+    host = torch.empty(packed.shape, dtype=torch.float32, pin_memory=True)
+    host.copy_(packed, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(packed.device))
 
-    def fetch() -> list[np.ndarray]:
-        if done is not None:
-            done.synchronize()
-        # Copied once more, out of pinned memory, which a long history must not hold.
-        values = host.numpy().copy()
-        ends = np.cumsum([shape.numel() for shape in shapes])[:-1]
-        return [part.reshape(shape) for part, shape in zip(np.split(values, ends), shapes, strict=True)]
+    def fetch() -> NDArray[np.float32]:
+        done.synchronize()
+        return _copied(host, blocks)  # out of pinned memory, which a long history must not hold
 
     return fetch
 
 
-def _host_array(tensor: Tensor) -> np.ndarray:
-    if tensor.dtype != torch.float32:
-        return tensor.float().numpy()
-    # While gradients are on, autograd keeps the gate for the backward pass; what the user does to the array
-    # must not reach it.
-    return tensor.clone().numpy() if torch.is_grad_enabled() else tensor.numpy()
+def _copied(values: Tensor, blocks: Blocks) -> NDArray[np.float32]:
+    array = blocks.take(values.numel())
+    array[...] = values.numpy()
+    return array

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from qd_detr.gates.tracking.entries import ARRAY_KEYS, GateEntry, SampleId
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 INDEX = "index.jsonl"
 SHARD_BYTES = 256 << 20
@@ -32,7 +32,7 @@ class Place:
     nbytes: int
     layout: dict[str, Any]
 
-    def load(self) -> GateEntry:
+    def load(self) -> SampleGates:
         """Return the entry as read-only views on a memory map that lives as long as they do."""
         if not self.nbytes:  # a sample without a real clip; an empty map cannot be made
             return _entry_from(np.empty(0, np.float32), self.layout)
@@ -65,7 +65,7 @@ class ShardStore:
         for line in self._commits:
             yield line["note"], self._places(line)
 
-    def append(self, entries: Sequence[tuple[SampleId, GateEntry]], note: dict[str, Any]) -> dict[SampleId, Place]:
+    def append(self, entries: Sequence[tuple[SampleId, SampleGates]], note: dict[str, Any]) -> dict[SampleId, Place]:
         """Commit a batch of entries with a note (JSON); return where they are.
 
         Raises:
@@ -79,7 +79,7 @@ class ShardStore:
             for sample_id, entry in entries:
                 layout = _layout_of(entry)
                 nbytes = 0
-                for array in _arrays_of(entry):
+                for array in entry.arrays.values():
                     if array.size:  # a view of nothing cannot be cast to bytes
                         nbytes += file.write(np.ascontiguousarray(array, dtype=np.float32).data.cast("B"))
                 layouts.append({"id": sample_id, "offset": offset, "nbytes": nbytes, "layout": layout})
@@ -127,37 +127,32 @@ def _checked_line(raw: bytes) -> dict[str, Any] | None:
     return json.loads(text) if mark == b"%08x" % zlib.crc32(text) else None
 
 
-def _arrays_of(entry: GateEntry) -> Iterator[np.ndarray]:
-    for key in ARRAY_KEYS:
-        yield from entry.get(key, ())
-
-
-def _layout_of(entry: GateEntry) -> dict[str, Any]:
-    valid = entry["valid_clips"]
+def _layout_of(entry: SampleGates) -> dict[str, Any]:
+    valid = entry.valid_clips
     return {
-        "layers": len(entry["attention_gates"]),
-        "shapes": {key: list(entry[key][0].shape) for key in ARRAY_KEYS if key in entry},
+        "layers": entry.n_layers,
+        "shapes": {key: list(array.shape[1:]) for key, array in entry.arrays.items()},
         "clips": list(valid.shape),
         "valid": None if valid.all() else np.packbits(valid).tobytes().hex(),
-        "info": entry["layer_info"],
+        "gating_type": entry.gating_type,
+        "hidden_dim": entry.hidden_dim,
     }
 
 
-def _entry_from(words: np.ndarray, layout: dict[str, Any]) -> GateEntry:
-    entry: GateEntry = {}
+def _entry_from(words: np.ndarray, layout: dict[str, Any]) -> SampleGates:
+    found: dict[str, dict[str, np.ndarray]] = {"gates": {}, "injection": {}, "cosine": {}}
     start = 0
     for key, shape in layout["shapes"].items():
-        size = int(np.prod(shape))
-        starts = [start + layer * size for layer in range(layout["layers"])]
-        entry[key] = [words[a : a + size].reshape(shape) for a in starts]
-        start += layout["layers"] * size
+        kind, _, name = key.rpartition("_")
+        end = start + layout["layers"] * int(np.prod(shape))
+        found[name][kind] = words[start:end].reshape(layout["layers"], *shape)
+        start = end
     clips = tuple(layout["clips"])
     if layout["valid"] is None:
         valid = np.ones(clips, bool)
     else:
         bits = np.unpackbits(np.frombuffer(bytes.fromhex(layout["valid"]), np.uint8))
         valid = bits[: int(np.prod(clips))].reshape(clips).astype(bool)
-    entry["layer_info"] = [dict(info) for info in layout["info"]]
-    entry["valid_clips"] = valid
-    entry["valid_lengths"] = valid.sum(axis=1)
-    return entry
+    return SampleGates(
+        found["gates"], valid, layout["gating_type"], layout["hidden_dim"], found["injection"], found["cosine"]
+    )

@@ -1,11 +1,11 @@
-"""The statistics of a whole run: both gates of every fusion layer, over all samples, in one pass.
+"""The statistics of a whole run: all gates of every fusion layer, over all samples, in one pass.
 
 Shapes: A layers, n clips (1 for one gate a sequence), C channels (hidden_dim for a gate per channel, else 1).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from qd_detr.gates.analysis.statistics.dead import DeadGates
 from qd_detr.gates.analysis.statistics.values import ValueStatistics, check_values, checked_range
 from qd_detr.gates.analysis.statistics.variance import VariancePartition
-from qd_detr.gates.gating import gating_named
+from qd_detr.gates.gating import FusionFacts, ValueRange
 
 COSINE_RANGE = (-1.0, 1.0)
 HISTOGRAM_BINS = 100
@@ -34,11 +34,10 @@ class GateRow(NamedTuple):
 
 
 class SampleRow(NamedTuple):
-    """One sample's row of the table per sample: a GateRow per layer for both gates."""
+    """One sample's row of the table per sample: by kind of gate a GateRow per layer."""
 
     sample_id: int | str
-    attention: list[GateRow]
-    ffn: list[GateRow]
+    gates: dict[str, list[GateRow]]
 
 
 class _Measured(NamedTuple):
@@ -50,9 +49,9 @@ class _Measured(NamedTuple):
 
 
 class _Kind:
-    """The statistics of one of the two gates, all layers."""
+    """The statistics of one kind of gate, all layers."""
 
-    def __init__(self, num_layers: int, channels: int, value_range: tuple[float, float] | None) -> None:
+    def __init__(self, num_layers: int, channels: int, value_range: ValueRange | None) -> None:
         self.gates = [ValueStatistics(value_range) for _ in range(num_layers)]
         self.injection = [ValueStatistics(None) for _ in range(num_layers)]
         self.cosine = [ValueStatistics(COSINE_RANGE) for _ in range(num_layers)]
@@ -119,113 +118,99 @@ class _Kind:
         return means
 
 
+ByKind = Mapping[str, np.ndarray]
+
+
 class GateStatistics:
-    """Statistics of both gates over all samples: streamed once, never kept, and mergeable.
+    """Statistics of all gates over all samples: streamed once, never kept, and mergeable.
 
     Every value counts alike: a longer video has more clips and so more weight. Samples may share a video; each counts.
 
     Args:
-        gating_type: A name from `gating.GATING_TYPES`.
-        num_layers: Fusion layers.
-        value_range: The gating function's range, (-1, 1) for tanh; None if it states none.
-        hidden_dim: Channels of a gate that has a value for each.
+        facts: of the fusion: its gates with their ranges, its gating, its sizes.
     """
 
-    def __init__(
-        self, gating_type: str, num_layers: int, value_range: tuple[float, float] | None, hidden_dim: int
-    ) -> None:
-        if num_layers < 1 or hidden_dim < 1:
+    def __init__(self, facts: FusionFacts) -> None:
+        if facts.num_layers < 1 or facts.hidden_dim < 1:
             raise ValueError(
-                f"expected at least 1 layer and 1 channel, got num_layers {num_layers}, hidden_dim {hidden_dim}"
+                f"expected at least 1 layer and 1 channel, got num_layers {facts.num_layers}, "
+                f"hidden_dim {facts.hidden_dim}"
             )
-        self.gating_type = gating_type
-        self._gating = gating_named(gating_type)
-        self.num_layers = num_layers
-        self.value_range = checked_range(value_range)
-        self.hidden_dim = hidden_dim
-        self.channels = self._gating.channels(hidden_dim)
+        self.facts = facts
+        self.num_layers = facts.num_layers
+        self.channels = facts.gating.channels(facts.hidden_dim)
         self.total_samples = 0
-        self._attention = _Kind(num_layers, self.channels, self.value_range)
-        self._ffn = _Kind(num_layers, self.channels, self.value_range)
+        self._ranges = {gate.kind: checked_range(gate.value_range) for gate in facts.gates}
+        self._kinds = {kind: _Kind(self.num_layers, self.channels, limits) for kind, limits in self._ranges.items()}
 
     def add(
-        self,
-        sample_id: int | str,
-        attention_gates: Sequence[np.ndarray],
-        ffn_gates: Sequence[np.ndarray],
-        *,
-        attention_injection: Sequence[np.ndarray] | None = None,
-        ffn_injection: Sequence[np.ndarray] | None = None,
-        attention_cosine: Sequence[np.ndarray] | None = None,
-        ffn_cosine: Sequence[np.ndarray] | None = None,
+        self, sample_id: int | str, gates: ByKind, *, injection: ByKind | None = None, cosine: ByKind | None = None
     ) -> SampleRow:
-        """Take in one sample, an array per layer, cut to its valid clips, and return its row.
+        """Take in one sample, cut to its valid clips, and return its row.
 
         Args:
             sample_id: Names the sample in its row and in errors; adding an id twice counts it twice.
-            attention_gates: Per layer (1, 1) global, (n, 1) clipwise or (n, hidden_dim) elementwise; a leading batch
-                axis of 1 is allowed here and below.
-            ffn_gates: Likewise.
-            attention_injection: Per layer (n,), |g * branch| / |residual| of every clip, >= 0.
-            ffn_injection: Likewise.
-            attention_cosine: Per layer (n,), the injected vector's cosine to the residual.
-            ffn_cosine: Likewise.
+            gates: By kind of gate (A, n, C), n and C as the gating says; a batch axis of 1 after A is allowed here and
+                below.
+            injection: By kind (A, n), |g * branch| / |residual| of every clip, >= 0.
+            cosine: By kind (A, n), the injected vector's cosine to the residual.
 
         Raises:
-            ValueError: A wrong number of layers or shape, or a value that is not finite or out of range. Names sample,
-                quantity and layer; nothing is taken in then.
+            ValueError: A wrong kind, number of layers or shape, or a value that is not finite or out of range. Names
+                sample, quantity and layer; nothing is taken in then.
         """
-        attention = self._gates(sample_id, "attention gate", attention_gates)
-        ffn = self._gates(sample_id, "ffn gate", ffn_gates)
-        if attention.values.shape != ffn.values.shape:
-            raise ValueError(
-                f"sample {sample_id!r}: the attention gates have {attention.values.shape[1]} clips, "
-                f"the ffn gates {ffn.values.shape[1]}"
+        if set(gates) != set(self._kinds):
+            raise ValueError(f"sample {sample_id!r}: gates {', '.join(gates)}, expected {', '.join(self._kinds)}")
+        measured = {kind: self._gates(sample_id, kind, gates[kind]) for kind in self._kinds}
+        clips = {kind: found.values.shape[1] for kind, found in measured.items()}
+        if len(set(clips.values())) > 1:
+            shown = ", ".join(f"{kind} gates {n}" for kind, n in clips.items())
+            raise ValueError(f"sample {sample_id!r}: the gates differ in their number of clips: {shown}")
+        beside = {
+            kind: tuple(
+                self._per_clip(sample_id, f"{kind} {name}", (given or {}).get(kind), limits, clips[kind])
+                for name, given, limits in (("injection", injection, None), ("cosine", cosine, COSINE_RANGE))
             )
-        beside = [
-            self._per_clip(sample_id, name, arrays, value_range, attention.values.shape[1])
-            for name, arrays, value_range in (
-                ("attention injection", attention_injection, None),
-                ("attention cosine", attention_cosine, COSINE_RANGE),
-                ("ffn injection", ffn_injection, None),
-                ("ffn cosine", ffn_cosine, COSINE_RANGE),
-            )
-        ]
+            for kind in self._kinds
+        }
         self.total_samples += 1
-        return SampleRow(sample_id, self._attention.add(attention, *beside[:2]), self._ffn.add(ffn, *beside[2:]))
+        return SampleRow(
+            sample_id, {kind: of_kind.add(measured[kind], *beside[kind]) for kind, of_kind in self._kinds.items()}
+        )
 
     def merge(self, other: GateStatistics) -> GateStatistics:
         """Take in all that `other` has seen (which stays as it is) and return self."""
-        for name in ("gating_type", "num_layers", "value_range", "hidden_dim"):
-            if getattr(self, name) != getattr(other, name):
-                raise ValueError(
-                    f"cannot merge statistics with {name} {getattr(other, name)!r} "
-                    f"into those with {getattr(self, name)!r}"
-                )
-        self._attention.merge(other._attention)
-        self._ffn.merge(other._ffn)
+        for name in ("gating_type", "num_layers", "gates", "hidden_dim"):
+            mine, theirs = getattr(self.facts, name), getattr(other.facts, name)
+            if mine != theirs:
+                raise ValueError(f"cannot merge statistics with {name} {theirs!r} into those with {mine!r}")
+        for kind, of_kind in self._kinds.items():
+            of_kind.merge(other._kinds[kind])
         self.total_samples += other.total_samples
         return self
 
     def streams(self, kind: str, layer_idx: int | None = None) -> ValueStatistics:
-        """Return the gate values of `kind` ("attention" or "ffn") in one layer, or a merged copy of all layers'."""
-        streams = self._kind(kind).gates
+        """Return the gate values of a kind in one layer, or a merged copy of all layers'."""
+        if kind not in self._kinds:
+            raise ValueError(f"kind: expected one of {', '.join(self._kinds)}, got {kind!r}")
+        streams = self._kinds[kind].gates
         return _merged(streams) if layer_idx is None else streams[layer_idx]
 
     def readout(self, histogram_bins: int | None = HISTOGRAM_BINS) -> dict[str, Any]:
         """Return everything as plain Python numbers, ready for JSON: None stands where there is no figure, never NaN.
 
-        Keys: total_samples, gating_type, num_layers, hidden_dim, value_range, attention_gates and ffn_gates (over all
-        layers), layer_statistics by layer index: {attention,ffn}_{mean,std,min,max,median,abs_mean,injection_mean,
-        cosine_mean}, and the full entries under "attention" and "ffn". A full entry is ValueStatistics.readout plus
-        variance, dead, injection and cosine (the last two are ValueStatistics readouts, None if never given).
+        Keys: total_samples, gating_type, num_layers, hidden_dim, value_range, `{kind}_gates` of every gate (over all
+        layers), layer_statistics by layer index: `{kind}_` mean, std, min, max, median, abs_mean, injection_mean and
+        cosine_mean, and the full entries under `{kind}`. A full entry is ValueStatistics.readout plus variance, dead,
+        injection and cosine (the last two are ValueStatistics readouts, None if never given).
         """
-        attention, attention_layers = self._attention.readout(histogram_bins)
-        ffn, ffn_layers = self._ffn.readout(histogram_bins)
+        facts = self.facts
+        read = {kind: of_kind.readout(histogram_bins) for kind, of_kind in self._kinds.items()}
         layer_statistics: dict[str, Any] = {}
-        for layer_idx, entries in enumerate(zip(attention_layers, ffn_layers, strict=True)):
+        for layer_idx in range(self.num_layers):
             layer: dict[str, Any] = {}
-            for kind, entry in zip(("attention", "ffn"), entries, strict=True):
+            for kind, (_, of_layers) in read.items():
+                entry = of_layers[layer_idx]
                 layer |= {f"{kind}_{name}": entry[name] for name in ("mean", "std", "min", "max", "median")}
                 layer[f"{kind}_abs_mean"] = entry["magnitude"]["mean"]
                 for name in ("injection", "cosine"):
@@ -234,44 +219,41 @@ class GateStatistics:
             layer_statistics[str(layer_idx)] = layer
         return {
             "total_samples": self.total_samples,
-            "gating_type": self.gating_type,
+            "gating_type": facts.gating_type,
             "num_layers": self.num_layers,
-            "hidden_dim": self.hidden_dim,
-            "value_range": list(self.value_range) if self.value_range else None,
-            "attention_gates": attention,
-            "ffn_gates": ffn,
+            "hidden_dim": facts.hidden_dim,
+            "value_range": list(facts.gate_range) if facts.gate_range else None,
+            **{gate.gates_key: read[gate.kind][0] for gate in facts.gates},
             "layer_statistics": layer_statistics,
         }
 
-    def _kind(self, kind: str) -> _Kind:
-        if kind not in ("attention", "ffn"):
-            raise ValueError(f"kind: expected attention or ffn, got {kind!r}")
-        return self._attention if kind == "attention" else self._ffn
-
-    def _gates(self, sample_id: int | str, name: str, arrays: Sequence[np.ndarray]) -> _Measured:
-        values = self._stacked(sample_id, name, arrays, gate_axes=2)  # (A, n, C)
-        per_clip = self._gating.per_clip
+    def _gates(self, sample_id: int | str, kind: str, given: np.ndarray) -> _Measured:
+        name = f"{kind} gate"
+        values = self._stacked(sample_id, name, given, gate_axes=2)  # (A, n, C)
+        per_clip = self.facts.gating.per_clip
         clips_fit = values.shape[1] >= 1 if per_clip else values.shape[1] == 1
         if not clips_fit or values.shape[2] != self.channels:
             expected = f"({'clips' if per_clip else 1}, {self.channels})"
             raise ValueError(
-                f"sample {sample_id!r}: a {self.gating_type} {name} has the shape {expected}, got {values.shape[1:]}"
+                f"sample {sample_id!r}: a {self.facts.gating_type} {name} has the shape {expected}, "
+                f"got {values.shape[1:]}"
             )
-        return self._measured(sample_id, name, values, self.value_range)
+        return self._measured(sample_id, name, values, self._ranges[kind])
 
     def _per_clip(
         self,
         sample_id: int | str,
         name: str,
-        arrays: Sequence[np.ndarray] | None,
-        value_range: tuple[float, float] | None,
+        given: np.ndarray | None,
+        value_range: ValueRange | None,
         gate_clips: int,
     ) -> _Measured | None:
-        if arrays is None:
+        if given is None:
             return None
-        values = self._stacked(sample_id, name, arrays, gate_axes=1)[:, :, None]  # (A, n, 1)
-        if values.shape[1] < 1 or (self._gating.per_clip and values.shape[1] != gate_clips):
-            expected = str(gate_clips) if self._gating.per_clip else "at least one"
+        values = self._stacked(sample_id, name, given, gate_axes=1)[:, :, None]  # (A, n, 1)
+        per_clip = self.facts.gating.per_clip
+        if values.shape[1] < 1 or (per_clip and values.shape[1] != gate_clips):
+            expected = str(gate_clips) if per_clip else "at least one"
             raise ValueError(
                 f"sample {sample_id!r}: {name} of {values.shape[1]} clips, expected {expected}, as many as are valid"
             )
@@ -280,26 +262,21 @@ class GateStatistics:
             raise ValueError(f"sample {sample_id!r}: {name} is a ratio of norms, got {measured.low.min():.6g}")
         return measured
 
-    def _stacked(self, sample_id: int | str, name: str, arrays: Sequence[np.ndarray], gate_axes: int) -> np.ndarray:
-        """Return the layers' arrays as one, without their batch axis of 1."""
-        if len(arrays) != self.num_layers:
-            raise ValueError(f"sample {sample_id!r}: {name} of {len(arrays)} layers, expected {self.num_layers}")
-        shapes = {array.shape for array in arrays}
-        if len(shapes) > 1:
-            raise ValueError(f"sample {sample_id!r}: the layers' {name} arrays differ in shape: {sorted(shapes)}")
-        values = np.array(arrays)
-        if values.ndim == gate_axes + 2 and values.shape[1] == 1:
-            values = values[:, 0]
+    def _stacked(self, sample_id: int | str, name: str, given: np.ndarray, gate_axes: int) -> np.ndarray:
+        """Return the layers' values without their batch axis of 1, checked."""
+        if len(given) != self.num_layers:
+            raise ValueError(f"sample {sample_id!r}: {name} of {len(given)} layers, expected {self.num_layers}")
+        values = given[:, 0] if given.ndim == gate_axes + 2 and given.shape[1] == 1 else given
         if values.ndim != gate_axes + 1 or values.dtype.kind != "f":
             raise ValueError(
-                f"sample {sample_id!r}: {name}: expected float arrays of {gate_axes} axes (and perhaps a "
+                f"sample {sample_id!r}: {name}: expected float arrays of {gate_axes} axes a layer (and perhaps a "
                 f"leading batch axis of 1; add the samples of a batch one by one), "
                 f"got {values.dtype} {values.shape[1:]}"
             )
-        return values
+        return np.ascontiguousarray(values)  # sums do not depend on where the sample lay in its batch
 
     def _measured(
-        self, sample_id: int | str, name: str, values: np.ndarray, value_range: tuple[float, float] | None
+        self, sample_id: int | str, name: str, values: np.ndarray, value_range: ValueRange | None
     ) -> _Measured:
         low, high = values.min(axis=1), values.max(axis=1)  # (A, C); NaN stays NaN
         try:

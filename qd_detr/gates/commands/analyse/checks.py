@@ -90,9 +90,9 @@ def _conditions(request: AnalysisRequest, fusion: AVIGATEFusionCustom) -> list[C
     """Return what is to be run beside the model as it is, the baseline first; nothing where nothing is to be run."""
     asked: list[Intervention] = []
     if request.interventions is not None:
-        asked += read_interventions(request.interventions, fusion.num_layers, fusion.gate_range)
+        asked += read_interventions(request.interventions, fusion.facts)
     if request.ablate:
-        asked += standard_sweep(fusion.num_layers)
+        asked += standard_sweep(fusion.facts)
     if not asked and not request.audio and request.no_effects:
         return []
     return conditions_of(asked, request.audio, request.seed, share=not request.no_effects)

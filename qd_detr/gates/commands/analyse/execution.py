@@ -21,7 +21,6 @@ from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.results.analyzer import facts_of
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
@@ -45,7 +44,7 @@ def run(prepared: PreparedRun) -> Path:
     """
     request = prepared.request
     started = time.time()
-    facts = facts_of(prepared.model.avigate_fusion)
+    facts = prepared.model.avigate_fusion.facts
     queries = prepared.queries
     names = file_names(query.qid for query in queries)
     with ResultsTree(request.output_dir, resume=request.resume) as tree:
@@ -125,12 +124,10 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
                 yield SampleResult(position, query, line, history[query.qid], tuple(marks))
                 bar.update()
         rest = samples.in_batches(samples.batches[done:])
-        running = run_pass(prepared.model, rest, prepared.pass_settings, history)
+        running = run_pass(prepared.model, rest, prepared.pass_settings)
         for number, results in enumerate(running, start=done):
             kept_results = [result for result in results if result.position in wanted]
-            for result in results:
-                if result.position not in wanted:
-                    del history[result.query.qid]  # a batch mate that nobody asked for
+            history.update((result.query.qid, result.gates) for result in kept_results)
             journal.commit(history, number, kept_results)
             for result in kept_results:
                 yield result

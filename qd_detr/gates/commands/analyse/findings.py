@@ -9,12 +9,12 @@ import numpy as np
 
 from qd_detr.gates.analysis.alignment import MomentAlignment, SeriesKey
 from qd_detr.gates.analysis.audit import never_fired, repeated
-from qd_detr.gates.analysis.collect import FusionFacts
 from qd_detr.gates.evaluation import evaluate, evaluate_tvsum
+from qd_detr.gates.gating import FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.runs.inference import SampleResult
 from qd_detr.gates.runs.probes import Probes
-from qd_detr.gates.tracking.entries import GATE_KINDS, INJECTION_KEYS, GateEntry, SampleId, valid_values
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 Columns = dict[str, dict[SampleId, Any]]
 
@@ -24,19 +24,17 @@ class AlignmentCollector:
 
     def __init__(self, facts: FusionFacts, clip_length_s: float) -> None:
         self._alignment = MomentAlignment(clip_length_s, facts.gating_type)
-        self._layers = range(facts.num_layers)
 
-    def add(self, context: SampleContext, entry: GateEntry) -> None:
+    def add(self, context: SampleContext, entry: SampleGates) -> None:
         """Take in a sample: magnitude (mean over channels) and injection of every gate, per clip."""
         if not self._alignment.gating.per_clip or context.query is None:
             return
         series: dict[SeriesKey, np.ndarray] = {}
-        for layer in self._layers:
-            for kind in GATE_KINDS:
-                series[SeriesKey(layer, kind, "magnitude")] = np.abs(valid_values(entry, kind, layer)).mean(axis=1)
-                if INJECTION_KEYS[kind] in entry:
-                    injection = entry[INJECTION_KEYS[kind]][layer]
-                    series[SeriesKey(layer, kind, "injection")] = injection[entry["valid_clips"]]
+        for layer in range(entry.n_layers):
+            for kind in entry.gates:
+                series[SeriesKey(layer, kind, "magnitude")] = np.abs(entry.values_of(kind, layer)).mean(axis=1)
+            for kind, injection in entry.injection.items():
+                series[SeriesKey(layer, kind, "injection")] = injection[layer][entry.valid_clips]
         query, line = context.query, context.line
         has_saliency = query.relevant_clip_ids is not None and query.saliency_scores is not None
         self._alignment.add(
@@ -81,7 +79,7 @@ def audit(
         "repeated_pairs": repeated({r.query.qid: (r.query.vid, r.query.query) for r in results}),
         "identical_video_features": repeated({vid: r.marks[0] for vid, r in of_video.items()}),
         "identical_audio_features": repeated({vid: r.marks[1] for vid, r in of_video.items()}),
-        "never_fired": never_fired(findings.analysis.statistics),
+        "never_fired": never_fired(findings.analysis.statistics, findings.analysis.facts.gates),
     }
     if own_values and legacy_eval_bsz is not None:
         section["batch_effects"] = probes.batch_effects(lines, legacy_eval_bsz, positions)

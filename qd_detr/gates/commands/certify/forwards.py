@@ -20,7 +20,7 @@ from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs
 from qd_detr.gates.runs.postprocess import raw_predictions
-from qd_detr.gates.tracking.entries import GateEntry
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 # Largest difference between float32 and float64 arithmetic that passes, relative to the largest magnitude there
 # (at least 1). Measured on trained checkpoints: 1e-5; a wrong head count or gating type gives 1e-2 and more.
@@ -54,7 +54,7 @@ class TrackingProof:
 
 def tracked_and_untracked(
     model: QDDETR, batch: Mapping[str, Any], *, legacy_batch: bool = False, every_mode: bool = False
-) -> tuple[Outputs, TrackingProof, dict[int | str, GateEntry]]:
+) -> tuple[Outputs, TrackingProof, dict[int | str, SampleGates]]:
     """Run a batch untracked, then tracked with injection; with `every_mode` also tracked without, and off again.
 
     Returns:
@@ -71,23 +71,21 @@ def tracked_and_untracked(
                 outputs["fused_video"] = fusion(projected.video, projected.audio, projected.vid_mask)
         return outputs
 
-    before = fusion.swap_recorder(None)
-    try:
+    def tracked(measure: bool) -> tuple[Outputs, dict[SampleId, SampleGates]]:
+        found: dict[SampleId, SampleGates] = {}
+        with fusion.recording(found.__setitem__, measure=measure) as recording:
+            recording.set_sample_id(ids)
+            return run(), found
+
+    with fusion.recording(None):
         first = run()
         proof = TrackingProof(samples=len(ids), outputs=len(first))
         if every_mode:
-            fusion.enable_gate_tracking()
-            fusion.set_current_sample_id(ids)
-            _note_changes(proof, "tracked without injection", first, run())
-        fusion.enable_gate_tracking(injection=True)
-        fusion.set_current_sample_id(ids)
-        _note_changes(proof, "tracked", first, run())
-        gates = {qid: fusion.gate_history[qid] for qid in ids if qid in fusion.gate_history}
+            _note_changes(proof, "tracked without injection", first, tracked(False)[0])
+        outputs, gates = tracked(True)
+        _note_changes(proof, "tracked", first, outputs)
         if every_mode:
-            fusion.disable_gate_tracking()
             _note_changes(proof, "tracking switched off again", first, run())
-    finally:
-        fusion.swap_recorder(before)
     lengths = batch["src_vid_mask"].sum(dim=1).int().tolist()
     proof.unrecorded = [
         qid for qid, clips in zip(ids, lengths, strict=True) if not _recorded(gates.get(qid), clips, model)
@@ -110,13 +108,11 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
     return one.cpu().numpy().tobytes() == other.cpu().numpy().tobytes()
 
 
-def _recorded(entry: GateEntry | None, clips: int, model: QDDETR) -> bool:
+def _recorded(entry: SampleGates | None, clips: int, model: QDDETR) -> bool:
     claims = model.architecture
     shape = (1, *model.avigate_fusion.gating.shape(clips, claims.hidden_dim))
     return entry is not None and all(
-        len(entry[gate.gates_key]) == claims.fusion_layers
-        and all(values.shape == shape for values in entry[gate.gates_key])
-        for gate in model.avigate_fusion.gates
+        entry.gates[kind].shape == (claims.fusion_layers, *shape) for kind in model.avigate_fusion.facts.kinds
     )
 
 
@@ -180,7 +176,7 @@ def singles(batch: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield one
 
 
-def reference_gap(reference: Reference, single: Mapping[str, Any], outputs: Outputs, gates: GateEntry) -> float:
+def reference_gap(reference: Reference, single: Mapping[str, Any], outputs: Outputs, gates: SampleGates) -> float:
     """Return by how much a query's outputs and gates differ from the second implementation's, relatively.
 
     single, outputs: of batch size 1. The gap of an array is its largest difference over its largest magnitude, or

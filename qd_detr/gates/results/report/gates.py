@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from qd_detr.gates.analysis.collect import GateAnalysis
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import inline, number, percent, shortened, table
 from qd_detr.gates.results.report.wording import gate_name, heads, label
-from qd_detr.gates.tracking.entries import GATE_KINDS
 from qd_detr.gates.wording import Texts
 
 
@@ -28,7 +28,7 @@ def ranked_gates(analysis: GateAnalysis) -> list[RankedGate]:
     gates = [
         RankedGate(int(layer), kind, entry[f"{kind}_injection_mean"], entry[f"{kind}_abs_mean"])
         for layer, entry in analysis.statistics["layer_statistics"].items()
-        for kind in GATE_KINDS
+        for kind in analysis.facts.kinds
     ]
     return sorted(gates, key=lambda g: -(g.magnitude if g.injection is None else g.injection))
 
@@ -36,7 +36,7 @@ def ranked_gates(analysis: GateAnalysis) -> list[RankedGate]:
 def injection_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
     """Return the findings on how much is let through and by which gate."""
     gates = ranked_gates(analysis)
-    audio = [gate for gate in gates if gate.kind == "attention"]
+    audio = [gate for gate in gates if gate.kind == ATTENTION.kind]
     if not analysis.has_injection:
         return [texts("injection.not_measured")]
     first = gates[0]
@@ -113,7 +113,7 @@ def _extreme_samples(findings: RunFindings, texts: Texts) -> list[str]:
 
 
 def _audio(row: Any) -> float:
-    return sum(gate.injection_mean or 0.0 for gate in row.attention) / len(row.attention)
+    return sum(gate.injection_mean or 0.0 for gate in row.gates[ATTENTION.kind]) / len(row.gates[ATTENTION.kind])
 
 
 def values_section(findings: RunFindings, texts: Texts) -> list[str]:
@@ -122,7 +122,7 @@ def values_section(findings: RunFindings, texts: Texts) -> list[str]:
     lines = [texts("values.title"), ""]
     rows = []
     for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in GATE_KINDS:
+        for kind in analysis.facts.kinds:
             e = layer_entry[kind]
             rows.append(
                 [
@@ -159,7 +159,7 @@ def values_section(findings: RunFindings, texts: Texts) -> list[str]:
 def _value_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
     sentences = []
     for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in GATE_KINDS:
+        for kind in analysis.facts.kinds:
             e = layer_entry[kind]
             gate = gate_name(texts, layer, kind)
             saturated, near_zero, magnitude = e["share_saturated"], e["share_near_zero"], e["magnitude"]["mean"]
@@ -184,7 +184,7 @@ def variation_section(findings: RunFindings, texts: Texts) -> list[str]:
     lines = [texts("variation.title"), ""]
     rows = []
     for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in GATE_KINDS:
+        for kind in analysis.facts.kinds:
             v = layer_entry[kind]["variance"]
             shares = v["shares"]
             rows.append(

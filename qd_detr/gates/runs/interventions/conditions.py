@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.runs.interventions.edits import BASELINE, Edit, Intervention, ValueRange
+from qd_detr.gates.gating import ATTENTION, AUDIO, FFN, GATES, FusionFacts, Gate
+from qd_detr.gates.runs.interventions.edits import BASELINE, Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
-from qd_detr.gates.tracking.entries import GATE_KINDS
 
 AUDIO_MODES = {
     "none": "silence: audio features zero after normalisation",
@@ -17,12 +17,18 @@ AUDIO_MODES = {
     "shift": "the video's own audio, turned in time by at least a quarter of it",
 }
 DOSES = (0.0, 0.25, 0.5, 1.0, 1.5)
-ATTENTION_OFF = "all attention gates off"
-FFN_OFF = "all FFN gates off"
 MEAN_VIDEO = "video mean"
 NEITHER = "video mean, all attention gates off"
 SIGN_FLIPPED = "attention gates, sign flipped"
-_SHOWN = {"attention": "attention", "ffn": "FFN"}
+
+
+def all_off_name(kind: str) -> str:
+    """Return the name of the standard sweep's intervention that switches the gates of a kind off in all layers."""
+    return f"all {GATES[kind].label} gates off"
+
+
+ATTENTION_OFF = all_off_name(ATTENTION.kind)
+FFN_OFF = all_off_name(FFN.kind)
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,7 @@ def dose_name(scale: float) -> str:
 
 def off_name(layer_idx: int, kind: str) -> str:
     """Return the name of the standard sweep's intervention that switches one gate off."""
-    return f"layer {layer_idx} {_SHOWN[kind]} gate off"
+    return f"layer {layer_idx} {GATES[kind].label} gate off"
 
 
 def audio_name(mode: str) -> str:
@@ -62,17 +68,26 @@ def audio_name(mode: str) -> str:
     return f"audio {mode}"
 
 
-def standard_sweep(num_layers: int) -> list[Intervention]:
-    """Return what `--ablate` runs beside the baseline: gates off one by one and by kind, doses, the sign flipped."""
+def _off(gate: Gate, layers: tuple[int, ...] | None) -> Edit:
+    # "scale 0" is how saved sweeps have always said it.
+    return Edit("scale" if gate.off == 0 else "set", gate.off, layers, (gate.kind,))
+
+
+def standard_sweep(facts: FusionFacts) -> list[Intervention]:
+    """Return what `--ablate` runs beside the baseline: gates off one by one and by kind, doses, the sign flipped.
+
+    A gate that no value switches off is left as it is.
+    """
+    switched = [gate for gate in facts.gates if gate.off is not None]
     sweep = [
-        Intervention(off_name(layer, kind), (Edit("scale", 0.0, (layer,), (kind,)),))
-        for layer in range(num_layers)
-        for kind in GATE_KINDS
+        Intervention(off_name(layer, gate.kind), (_off(gate, (layer,)),))
+        for layer in range(facts.num_layers)
+        for gate in switched
     ]
-    sweep.append(Intervention(ATTENTION_OFF, (Edit("scale", 0.0, None, ("attention",)),)))
-    sweep.append(Intervention(FFN_OFF, (Edit("scale", 0.0, None, ("ffn",)),)))
-    sweep += [Intervention(dose_name(dose), (Edit("scale", dose, None, ("attention",)),)) for dose in DOSES]
-    sweep.append(Intervention(SIGN_FLIPPED, (Edit("scale", -1.0, None, ("attention",)),)))
+    sweep += [Intervention(all_off_name(gate.kind), (_off(gate, None),)) for gate in switched]
+    audio = tuple(gate.kind for gate in facts.gates if gate.role == AUDIO)
+    sweep += [Intervention(dose_name(dose), (Edit("scale", dose, None, audio),)) for dose in DOSES]
+    sweep.append(Intervention(SIGN_FLIPPED, (Edit("scale", -1.0, None, audio),)))
     return sweep
 
 
@@ -109,14 +124,12 @@ def conditions_of(
     return list(found.values())
 
 
-def alike(
-    conditions: Sequence[Condition], num_layers: int, gating_type: str, gate_range: ValueRange = None
-) -> dict[str, str]:
+def alike(conditions: Sequence[Condition], facts: FusionFacts) -> dict[str, str]:
     """Return for every condition that comes to the same as one before it the name of that one."""
     first: dict[object, str] = {}
     same: dict[str, str] = {}
     for condition in conditions:
-        plan = plan_of(condition.intervention, num_layers, gating_type, gate_range)
+        plan = plan_of(condition.intervention, facts)
         key = (condition.audio, condition.mean_video, tuple(plan.items()))
         if key in first:
             same[condition.name] = first[key]

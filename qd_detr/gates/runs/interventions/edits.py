@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.gating import FusionFacts, Gate
 from qd_detr.gates.json_text import read_json
-from qd_detr.gates.tracking.entries import GATE_KINDS
 
 OPS = ("scale", "set", "clamp", "mean", "shuffle", "swap")
 OPS_BY_CHANCE = ("shuffle", "swap")
@@ -38,7 +38,6 @@ BASELINE = "baseline"
 _EDIT_KEYS = ("op", "value", "layers", "kinds", "seed")
 
 Value = float | tuple[float, float] | str | None
-ValueRange = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,13 @@ class _Problem(ValueError):
     """What is wrong with one intervention of a file; the file's reader says which."""
 
 
-def read_interventions(path: str | Path, num_layers: int, gate_range: ValueRange = None) -> list[Intervention]:
+def read_interventions(path: str | Path, facts: FusionFacts) -> list[Intervention]:
     """Return the interventions of a JSON file, in file order.
 
     Args:
         path: the file.
-        num_layers: how many fusion layers the model has.
-        gate_range: the interval that holds its gates, None if unknown. "set" to a value outside is refused, for no
-            forward could give it; so is a "clamp" to an interval that lies outside, which would be a "set".
+        facts: of the fusion. "set" to a value outside the gates' range is refused, for no forward could give it, but for
+            the one that switches them off; so is a "clamp" to an interval that lies outside, which would be a "set".
 
     Raises:
         MissingFileError: the file is not there. RequestError: it is not such a list; the first mistake is named.
@@ -85,19 +83,17 @@ def read_interventions(path: str | Path, num_layers: int, gate_range: ValueRange
         raise RequestError(f"interventions {path} cannot be read ({error}); give a JSON file") from None
     except ValueError as error:
         raise RequestError(f"interventions {path} is not JSON ({error}); expected a list of objects") from None
-    return parse_interventions(data, num_layers, gate_range, where=str(path))
+    return parse_interventions(data, facts, where=str(path))
 
 
-def parse_interventions(
-    data: Any, num_layers: int, gate_range: ValueRange = None, *, where: str = "interventions"
-) -> list[Intervention]:
+def parse_interventions(data: Any, facts: FusionFacts, *, where: str = "interventions") -> list[Intervention]:
     """Return the interventions that JSON data describe; see `read_interventions`."""
     if not isinstance(data, list) or not data:
         raise RequestError(f'{where}: expected a list such as [{{"name": "no audio", "op": "scale", "value": 0}}]')
     found: list[Intervention] = []
     for place, item in enumerate(data, start=1):
         try:
-            intervention = _parse(item, num_layers, gate_range)
+            intervention = _parse(item, facts)
             if any(intervention.name == other.name for other in found):
                 raise _Problem("has the name of an earlier one; give each a name of its own")
         except _Problem as problem:
@@ -131,7 +127,7 @@ def _plain_edit(edit: Edit) -> dict[str, Any]:
     return plain
 
 
-def _parse(item: Any, num_layers: int, gate_range: ValueRange) -> Intervention:
+def _parse(item: Any, facts: FusionFacts) -> Intervention:
     if not isinstance(item, Mapping):
         raise _Problem(f"is {item!r:.60}; expected an object")
     name = item.get("name")
@@ -140,33 +136,35 @@ def _parse(item: Any, num_layers: int, gate_range: ValueRange) -> Intervention:
     if name == BASELINE:
         raise _Problem(f"is called {BASELINE!r}, which names the run without any; give another name")
     if "edits" not in item:
-        return Intervention(name, (_parse_edit(item, num_layers, gate_range, known=("name", *_EDIT_KEYS)),))
+        return Intervention(name, (_parse_edit(item, facts, known=("name", *_EDIT_KEYS)),))
     extra = sorted(set(map(str, item)) - {"name", "edits"})
     if extra:
         raise _Problem(f"has {', '.join(extra)} beside edits; they belong into each edit")
     edits = item["edits"]
     if not isinstance(edits, list) or not edits or not all(isinstance(edit, Mapping) for edit in edits):
         raise _Problem(f"has the edits {edits!r:.60}; expected a list of objects with at least one")
-    return Intervention(name, tuple(_parse_edit(edit, num_layers, gate_range, known=_EDIT_KEYS) for edit in edits))
+    return Intervention(name, tuple(_parse_edit(edit, facts, known=_EDIT_KEYS) for edit in edits))
 
 
-def _parse_edit(item: Mapping[str, Any], num_layers: int, gate_range: ValueRange, known: Sequence[str]) -> Edit:
+def _parse_edit(item: Mapping[str, Any], facts: FusionFacts, known: Sequence[str]) -> Edit:
     unknown = sorted(set(map(str, item)) - set(known))
     if unknown:
         raise _Problem(f"has unknown keys: {', '.join(unknown)}; known are {', '.join(known)}")
     op = item.get("op")
     if op not in OPS:
         raise _Problem(f"has op {op!r:.60}; expected one of {', '.join(OPS)}")
+    kinds = _kinds(item.get("kinds"), facts.kinds)
+    edited = [gate for gate in facts.gates if kinds is None or gate.kind in kinds]
     return Edit(
         op=op,
-        value=_value(op, item.get("value"), gate_range),
-        layers=_layers(item.get("layers"), num_layers),
-        kinds=_kinds(item.get("kinds")),
+        value=_value(op, item.get("value"), edited),
+        layers=_layers(item.get("layers"), facts.num_layers),
+        kinds=kinds,
         seed=_seed(op, item.get("seed")),
     )
 
 
-def _value(op: str, value: Any, gate_range: ValueRange) -> Value:
+def _value(op: str, value: Any, gates: Sequence[Gate]) -> Value:
     if op in OPS_BY_CHANCE:
         if value is not None:
             raise _Problem(f"has value {value!r:.60}, but {op} takes none")
@@ -179,17 +177,20 @@ def _value(op: str, value: Any, gate_range: ValueRange) -> Value:
         if not isinstance(value, list) or len(value) != 2 or not all(map(_is_number, value)) or value[0] > value[1]:
             raise _Problem(f"has value {value!r:.60}; clamp takes [low, high] with low <= high")
         low, high = float(value[0]), float(value[1])
-        if gate_range is not None and (low > gate_range[1] or high < gate_range[0]):
-            raise _Problem(
-                f"clamps to [{low:g}, {high:g}], which lies outside of the gates' range {_shown(gate_range)}"
-            )
+        for limits in (gate.value_range for gate in gates):
+            if limits is not None and (low > limits[1] or high < limits[0]):
+                raise _Problem(
+                    f"clamps to [{low:g}, {high:g}], which lies outside of the gates' range {_shown(limits)}"
+                )
         return low, high
     if not _is_number(value):
         raise _Problem(f"has value {value!r:.60}; {op} takes a finite number")
-    if op == "set" and gate_range is not None and not gate_range[0] <= value <= gate_range[1]:
-        raise _Problem(
-            f"sets gates to {value:g}, outside of their range {_shown(gate_range)}; take a value inside it (scale may lead out)"
-        )
+    for gate in gates if op == "set" else ():
+        limits = gate.value_range
+        if limits is not None and not limits[0] <= value <= limits[1] and value != gate.off:
+            raise _Problem(
+                f"sets gates to {value:g}, outside of their range {_shown(limits)}; take a value inside it (scale may lead out)"
+            )
     return float(value)
 
 
@@ -218,14 +219,14 @@ def _layers(layers: Any, num_layers: int) -> tuple[int, ...] | None:
     return tuple(sorted(set(layers)))
 
 
-def _kinds(kinds: Any) -> tuple[str, ...] | None:
+def _kinds(kinds: Any, known: Sequence[str]) -> tuple[str, ...] | None:
     if kinds is None:
         return None
-    if not isinstance(kinds, list) or not kinds or not all(kind in GATE_KINDS for kind in kinds):
+    if not isinstance(kinds, list) or not kinds or not all(kind in known for kind in kinds):
         raise _Problem(
-            f"has kinds {kinds!r:.60}; expected a list of {' and '.join(GATE_KINDS)}, or leave it out for both"
+            f"has kinds {kinds!r:.60}; expected a list of {' and '.join(known)}, or leave it out for all of them"
         )
-    return tuple(kind for kind in GATE_KINDS if kind in kinds)
+    return tuple(kind for kind in known if kind in kinds)
 
 
 def _seed(op: str, seed: Any) -> int | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from qd_detr.gates.gating import gating_named
-from qd_detr.gates.runs.interventions.edits import Edit, Intervention, Value, ValueRange
-from qd_detr.gates.tracking.entries import GATE_KINDS
+from qd_detr.gates.gating import FusionFacts, ValueRange
+from qd_detr.gates.runs.interventions.edits import Edit, Intervention, Value
 
 Site = tuple[int, str]
-"""Where a gate stands: layer from 0, and "attention" or "ffn"."""
+"""Where a gate stands: layer from 0, and the kind of gate."""
 
 
 class Step(NamedTuple):
@@ -30,9 +29,7 @@ Plan = Mapping[Site, Steps]
 """The steps at every gate that is changed; an empty plan changes nothing."""
 
 
-def plan_of(
-    intervention: Intervention | None, num_layers: int, gating_type: str, gate_range: ValueRange = None
-) -> dict[Site, Steps]:
+def plan_of(intervention: Intervention | None, facts: FusionFacts) -> dict[Site, Steps]:
     """Return what an intervention does to each gate of a model; None, and what changes nothing, give an empty plan.
 
     Raises:
@@ -40,15 +37,16 @@ def plan_of(
     """
     steps: dict[Site, list[Edit]] = {}
     for edit in () if intervention is None else intervention.edits:
-        layers = range(num_layers) if edit.layers is None else edit.layers
-        if any(not 0 <= layer < num_layers for layer in layers):
-            raise ValueError(f"{edit} names a layer that a model of {num_layers} layers does not have")
+        layers = range(facts.num_layers) if edit.layers is None else edit.layers
+        if any(not 0 <= layer < facts.num_layers for layer in layers):
+            raise ValueError(f"{edit} names a layer that a model of {facts.num_layers} layers does not have")
         for layer in layers:
-            for kind in edit.kinds or GATE_KINDS:
+            for kind in edit.kinds or facts.kinds:
                 steps.setdefault((layer, kind), []).append(edit)
+    ranges = {gate.kind: gate.value_range for gate in facts.gates}
     plan = {
-        site: _simplest(edits, not gating_named(gating_type).per_clip, gate_range)
-        for site, edits in sorted(steps.items())
+        (layer, kind): _simplest(edits, not facts.gating.per_clip, ranges[kind])
+        for (layer, kind), edits in sorted(steps.items())
     }
     return {site: found for site, found in plan.items() if found}
 
@@ -58,7 +56,7 @@ def needs_recorded(plan: Plan) -> bool:
     return any(step.op == "swap" or step.value == "dataset" for steps in plan.values() for step in steps)
 
 
-def _simplest(edits: Sequence[Edit], constant_in_time: bool, gate_range: ValueRange) -> Steps:
+def _simplest(edits: Sequence[Edit], constant_in_time: bool, gate_range: ValueRange | None) -> Steps:
     done: list[Step] = []
     for edit in edits:
         last = done[-1] if done else None

@@ -1,6 +1,6 @@
 """Gates as a run without interventions recorded them, for the edits that put them in the place of others.
 
-Letters: n clips of a sample, C channels (1, or hidden_dim for elementwise gates).
+Letters: n clips of a sample, C channels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.runs.interventions.partners import other_videos
 from qd_detr.gates.runs.interventions.plans import Site
-from qd_detr.gates.tracking.entries import GATE_KEYS, GATE_KINDS, GateEntry, SampleId, valid_values
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 
 class RecordedGates:
@@ -30,7 +30,7 @@ class RecordedGates:
         KeyError: the gates of one of them were not recorded.
     """
 
-    def __init__(self, history: Mapping[SampleId, GateEntry], queries: Sequence[Query]) -> None:
+    def __init__(self, history: Mapping[SampleId, SampleGates], queries: Sequence[Query]) -> None:
         self._history = history
         self._queries = list(queries)
         self._first_qid: dict[str, SampleId] = {}
@@ -54,17 +54,16 @@ class RecordedGates:
         if seed not in self._partners:
             self._partners[seed] = other_videos(list(self._first_qid), seed)
         layer_idx, kind = site
-        entry = self._history[self._first_qid[self._partners[seed][vid]]]
-        return valid_values(entry, kind, layer_idx)
+        return self._history[self._first_qid[self._partners[seed][vid]]].values_of(kind, layer_idx)
 
     def _all_means(self) -> dict[Site, NDArray[np.float32]]:
         sums: dict[Site, NDArray[np.float64]] = {}
         counts: dict[Site, int] = {}
         for query in self._queries:
             entry = self._history[query.qid]
-            for kind in GATE_KINDS:
-                for layer_idx in range(len(entry[GATE_KEYS[kind]])):
-                    values = valid_values(entry, kind, layer_idx)
+            for kind in entry.gates:
+                for layer_idx in range(entry.n_layers):
+                    values = entry.values_of(kind, layer_idx)
                     site = (layer_idx, kind)
                     sums[site] = sums.get(site, 0.0) + values.sum(axis=0, dtype=np.float64, keepdims=True)
                     counts[site] = counts.get(site, 0) + len(values)

@@ -1,6 +1,6 @@
 """What a sweep found, as plain arrays: predictions per condition and how far the gates moved.
 
-Letters: N samples, layers, K = 2 gate kinds in the order of `GATE_KINDS`.
+Letters: N samples, layers, K kinds of gate in the order of `FusionFacts.kinds`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class SweepRun:
         same_as: for each condition that was not run because it comes to the same as another, that other's name.
         lines: per condition that was run, N predictions in the order of `queries`: qid, pred_relevant_windows (P, 3)
             and pred_saliency_scores (n,) as arrays, which `qd_detr.gates.evaluation` takes as it takes lists.
-        gates: per condition that was run, but those of `mean_video`.
+        gates: per condition that was run, but those of `mean_video`. kinds: the kinds of their last axis.
         raw: per condition that was run, the N predictions before postprocessing.
     """
 
@@ -58,6 +58,7 @@ class SweepRun:
     same_as: Mapping[str, str]
     lines: Mapping[str, Sequence[Mapping[str, Any]]]
     gates: Mapping[str, GateFigures]
+    kinds: tuple[str, ...]
     raw: Mapping[str, Sequence[RawPrediction]] = field(default_factory=dict)
 
     def of_audio(self) -> SweepRun:

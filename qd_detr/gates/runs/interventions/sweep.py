@@ -20,7 +20,8 @@ from torch import Tensor
 
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
-from qd_detr.gates.fusion import GatedFusionLayer, injection_of
+from qd_detr.gates.fusion import GateStep
+from qd_detr.gates.gating import FusionFacts
 from qd_detr.gates.model.attention import padding_of
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.inference import PassSettings, run_pass
@@ -28,11 +29,11 @@ from qd_detr.gates.runs.interventions.audio import AudioEdits
 from qd_detr.gates.runs.interventions.binding import BatchFacts, edited
 from qd_detr.gates.runs.interventions.conditions import AudioEdit, Condition, alike
 from qd_detr.gates.runs.interventions.edits import BASELINE
-from qd_detr.gates.runs.interventions.plans import Plan, Steps, needs_recorded, plan_of
+from qd_detr.gates.runs.interventions.plans import Plan, Site, Steps, needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun, compact_line
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, RawPrediction, lines_of, raw_predictions
-from qd_detr.gates.tracking.entries import GATE_KINDS, GateEntry, SampleId
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.tracking.history import GateHistory
 
 
@@ -50,11 +51,11 @@ class _Inputs(NamedTuple):
     mean_video: bool
 
 
-class _LayerFigures(NamedTuple):
-    """One layer on a path through the tree: its gates in the order of GATE_KINDS, and their injection (B, L) if measured."""
+class _Passed(NamedTuple):
+    """A gate on a path through the tree: the value used, and its injection (B, L) if measured."""
 
-    gates: tuple[Tensor, Tensor]
-    injection: tuple[Tensor, Tensor] | None
+    gate: Tensor
+    injection: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class SweepSettings:
 
     legacy_batches: bool = False
     postprocessing: PostprocessingOptions = field(default_factory=PostprocessingOptions)
-    history: Mapping[SampleId, GateEntry] | None = None
+    history: Mapping[SampleId, SampleGates] | None = None
     progress: Callable[[int], object] = lambda done: None
 
 
@@ -92,15 +93,15 @@ def run_sweep(
         RequestError: features that cannot be read; an exchange between fewer than two videos.
     """
     settings = settings or SweepSettings()
-    fusion = model.avigate_fusion
     names = [condition.name for condition in conditions]
     if names[:1] != [BASELINE] or len(set(names)) < len(names):
         raise ValueError(f"conditions must begin with the baseline and have names of their own; got {names}")
-    same_as = alike(conditions, fusion.num_layers, fusion.gating_type, fusion.gate_range)
+    facts = model.avigate_fusion.facts
+    same_as = alike(conditions, facts)
     trees: dict[_Inputs, list[_Branch]] = {}
     for condition in conditions:
         if condition.name not in same_as:
-            plan = plan_of(condition.intervention, fusion.num_layers, fusion.gating_type, fusion.gate_range)
+            plan = plan_of(condition.intervention, facts)
             trees.setdefault(_Inputs(condition.audio, condition.mean_video), []).append(_Branch(condition.name, plan))
     positions = sorted(position for batch in samples.batches for position in batch)
     queries = [samples.queries[position] for position in positions]
@@ -110,7 +111,7 @@ def run_sweep(
         if history is None or any(query.qid not in history for query in queries):
             history = _first_pass(model, samples, settings.legacy_batches)
         recorded = RecordedGates(history, queries)
-    sweep = _Sweep(model, trees, settings, recorded, _Gathered(positions, fusion.num_layers))
+    sweep = _Sweep(model, trees, settings, recorded, _Gathered(positions, facts))
     edits = [inputs.audio for inputs in trees if inputs.audio is not None]
     mean_video = any(inputs.mean_video for inputs in trees)
     audio = AudioEdits(edits, samples, mean_video=mean_video)
@@ -133,6 +134,7 @@ def run_sweep(
         same_as=same_as,
         lines={name: [lines[p] for p in positions] for name, lines in found.lines.items()},
         gates={name: GateFigures(**figures) for name, figures in found.figures.items()},
+        kinds=facts.kinds,
         raw={name: [raw[p] for p in positions] for name, raw in found.raw.items()},
     )
 
@@ -140,8 +142,8 @@ def run_sweep(
 def _first_pass(model: QDDETR, samples: Samples, legacy_batches: bool) -> GateHistory:
     history = GateHistory()
     settings = PassSettings(legacy_batches=legacy_batches, injection=False)
-    for _ in run_pass(model, samples, settings, history):
-        pass
+    for results in run_pass(model, samples, settings):
+        history.update((result.query.qid, result.gates) for result in results if result.gates is not None)
     return history
 
 
@@ -150,7 +152,7 @@ class _Gathered:
     """Results so far: lines by condition and position, figures by condition and name, (N, layers, kinds)."""
 
     positions: Sequence[int]
-    num_layers: int
+    facts: FusionFacts
     lines: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     raw: dict[str, dict[int, RawPrediction]] = field(default_factory=dict)
     figures: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
@@ -165,7 +167,7 @@ class _Gathered:
     def add_figures(self, name: str, positions: Sequence[int], figures: Mapping[str, Tensor]) -> None:
         """Take figures (layers * kinds, B) in."""
         rows = [self._rows[position] for position in positions]
-        shape = (len(self.positions), self.num_layers, len(GATE_KINDS))
+        shape = (len(self.positions), self.facts.num_layers, len(self.facts.kinds))
         store = self.figures.setdefault(name, {})
         for figure, values in figures.items():
             by_sample = values.T.double().cpu().numpy().reshape(len(rows), *shape[1:])
@@ -196,9 +198,9 @@ class _Sweep:
             batch["src_txt"], batch["src_txt_mask"], batch["src_vid"], batch["src_vid_mask"], batch["src_aud"]
         )
         facts = BatchFacts([query.qid for query in queries], [query.vid for query in queries], projected.vid_mask)
-        baseline: list[_LayerFigures] = []
+        baseline: list[_Passed] = []
 
-        def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_LayerFigures]) -> None:
+        def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_Passed]) -> None:
             if name == BASELINE:
                 baseline.extend(path)
             outputs = model.decode(fused, projected, legacy_batch_mask=self.settings.legacy_batches)
@@ -228,9 +230,9 @@ class _Walk:
         recorded: RecordedGates | None,
         *,
         measure_all: bool,
-        finish: Callable[[str, Tensor, list[_LayerFigures]], None],
+        finish: Callable[[str, Tensor, list[_Passed]], None],
     ) -> None:
-        self._layers: list[GatedFusionLayer] = list(model.avigate_fusion.fusion_layers)  # type: ignore[arg-type]
+        self._layers = model.avigate_fusion.layers
         self._audio = audio
         self._pad_mask = padding_of(facts.vid_mask)
         self._facts = facts
@@ -239,26 +241,28 @@ class _Walk:
         self._finish = finish
         self._audio_branches: dict[int, Tensor] = {}
 
-    def from_layer(self, layer_idx: int, video: Tensor, branches: Sequence[_Branch], path: list[_LayerFigures]) -> None:
+    def from_layer(self, layer_idx: int, video: Tensor, branches: Sequence[_Branch], path: list[_Passed]) -> None:
         """Run the layers from `layer_idx` on for plans that so far were equal, and gave `video` (B, L, D)."""
         if layer_idx == len(self._layers):
             for branch in branches:
                 self._finish(branch.name, video, path)
             return
-        layer = self._layers[layer_idx]
-        own_att, own_ffn = layer.gating_function(video, self._audio)
-        heard = self._audio_branch(layer_idx)
-        for steps, alike_so_far in _grouped(branches, layer_idx, "attention"):
-            g_att = edited(steps, (layer_idx, "attention"), own_att, self._facts, self._recorded)
-            mixed, refined = layer.add_audio(video, g_att, heard)
-            for ffn_steps, members in _grouped(alike_so_far, layer_idx, "ffn"):
-                g_ffn = edited(ffn_steps, (layer_idx, "ffn"), own_ffn, self._facts, self._recorded)
-                injection = None
-                if self._measure_all or members[0].name == BASELINE:
-                    injection = injection_of(g_att, heard, video)[0], injection_of(g_ffn, refined, mixed)[0]
-                after = layer.relate_clips(mixed, g_ffn, refined, self._pad_mask)
-                here = _LayerFigures((g_att, g_ffn), injection)
-                self.from_layer(layer_idx + 1, after, members, [*path, here])
+        first = self._layers[layer_idx].first_gate(video, self._audio, self._audio_branch(layer_idx), self._pad_mask)
+        self._from_gate(layer_idx, first, branches, path)
+
+    def _from_gate(
+        self, layer_idx: int, at: GateStep | Tensor, branches: Sequence[_Branch], path: list[_Passed]
+    ) -> None:
+        """Go on from a gate, or from the layer's output, for plans that were equal up to there."""
+        if isinstance(at, Tensor):
+            self.from_layer(layer_idx + 1, at, branches, path)
+            return
+        site = (layer_idx, at.which.kind)
+        for steps, members in _grouped(branches, site):
+            gate = edited(steps, site, at.gate, self._facts, self._recorded)
+            measured = self._measure_all or members[0].name == BASELINE
+            passed = _Passed(gate, at.let_through(gate)[0] if measured else None)
+            self._from_gate(layer_idx, at.then(gate), members, [*path, passed])
 
     def _audio_branch(self, layer_idx: int) -> Tensor:
         if layer_idx not in self._audio_branches:
@@ -266,30 +270,25 @@ class _Walk:
         return self._audio_branches[layer_idx]
 
 
-def _grouped(branches: Sequence[_Branch], layer_idx: int, kind: str) -> list[tuple[Steps, list[_Branch]]]:
+def _grouped(branches: Sequence[_Branch], site: Site) -> list[tuple[Steps, list[_Branch]]]:
     """Return the branches by what they do to one gate, in order of first appearance."""
     groups: dict[Steps, list[_Branch]] = {}
     for branch in branches:
-        groups.setdefault(branch.plan.get((layer_idx, kind), ()), []).append(branch)
+        groups.setdefault(branch.plan.get(site, ()), []).append(branch)
     return list(groups.items())
 
 
-def _figures(path: Sequence[_LayerFigures], baseline: Sequence[_LayerFigures], vid_mask: Tensor) -> dict[str, Tensor]:
+def _figures(path: Sequence[_Passed], baseline: Sequence[_Passed], vid_mask: Tensor) -> dict[str, Tensor]:
     """Return the fields of `GateFigures`, each (layers * kinds, B)."""
-    pairs = [
-        (gate, base)
-        for here, before in zip(path, baseline, strict=True)
-        for gate, base in zip(here.gates, before.gates, strict=True)
-    ]
+    pairs = [(here.gate, before.gate) for here, before in zip(path, baseline, strict=True)]
     figures = {
         "magnitude": torch.stack([_over_clips(gate.abs(), vid_mask) for gate, _ in pairs]),
         "change": torch.stack([_moved(gate, base, vid_mask) for gate, base in pairs]),
     }
     measured = [
-        (value[..., None], base[..., None])
+        (here.injection[..., None], before.injection[..., None])
         for here, before in zip(path, baseline, strict=True)
         if here.injection is not None and before.injection is not None
-        for value, base in zip(here.injection, before.injection, strict=True)
     ]
     if len(measured) == len(pairs):
         figures["injection"] = torch.stack([_over_clips(value, vid_mask) for value, _ in measured])
