@@ -55,10 +55,11 @@ def test_a_labelled_line_becomes_a_query_with_all_its_fields(tmp_path):
     assert read_annotations(path)[0].labelled
 
 
-def test_a_line_without_labels_or_with_null_or_empty_labels_is_unlabelled(tmp_path):
+def test_windows_alone_are_labels_and_null_or_empty_ones_are_none(tmp_path):
     changes = [{}, labels(relevant_windows=None), labels(relevant_windows=[]), labels(saliency_scores=None), labels()]
     path = write_lines(tmp_path / "a.jsonl", *[record(qid, **change) for qid, change in enumerate(changes)])
-    assert [query.labelled for query in read_annotations(path)] == [False, False, False, False, True]
+    assert [query.labelled for query in read_annotations(path)] == [False, False, False, True, True]
+    assert [query.has_saliency for query in read_annotations(path)] == [False, True, True, False, True]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json"])
@@ -192,8 +193,8 @@ def test_a_missing_file_and_a_folder_are_wrong_requests(tmp_path):
         read_annotations(tmp_path / "no.jsonl")
     with pytest.raises(RequestError, match="is a folder"):
         read_annotations(tmp_path)
-    with pytest.raises(RequestError, match="charades"):
-        read_annotations(write_lines(tmp_path / "a.jsonl", record(1)), dset_name="charades")
+    with pytest.raises(RequestError, match="ego4d"):
+        read_annotations(write_lines(tmp_path / "a.jsonl", record(1)), dset_name="ego4d")
 
 
 def test_tvsum_keeps_the_lines_of_its_domain_with_their_rater_labels(tmp_path):

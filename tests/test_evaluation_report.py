@@ -157,7 +157,6 @@ def test_tvsum_report_is_percent_over_raters_and_videos():
         ([make_prediction(True)], [make_query(1)], "'qid' is True"),
         ([], [], "no predictions and no annotations"),
         ([make_prediction(1)], [make_query(1, windows=None)], "1 of 1 annotations have no labels"),
-        ([make_prediction(1)], [make_query(1, clip_ids=None, scores=None)], "have no labels"),
         ([make_prediction(1)], [make_query(1, clip_ids=(0, 10))], "relevant clip 10 lies past the end .* 10 clips"),
         ([make_prediction(1)], [make_query(1, duration_s=1.5, clip_ids=(), scores=())], "1.5 s hold no clip of 2 s"),
         ([make_prediction(1, [(0, 10)])], [make_query(1)], r"holds \[0, 10\], expected \[start s, end s, score\]"),

@@ -24,6 +24,7 @@ from qd_detr.gates.analysis.resampling import (
     ratio_bootstrap,
 )
 from qd_detr.gates.analysis.slices import slices
+from qd_detr.gates.data.datasets import dataset_of
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, audio_name
 from qd_detr.gates.runs.interventions.edits import BASELINE
@@ -114,7 +115,8 @@ def slice_effects(
     ways = available(sweep)
     if not sweep.scored or not ways:
         return []
-    windows = None if sweep.dset_name == "tvsum" else [query.relevant_windows or () for query in queries]
+    moments = dataset_of(sweep.dset_name).moments
+    windows = [query.relevant_windows or () for query in queries] if moments else None
     parts = slices(windows, [query.duration_s for query in queries], [query.query for query in queries])
     keys = [(name, without, metric) for name in parts for without in ways for metric in sweep.metrics]
     masks = np.stack([parts[name].mask for name, _, _ in keys], axis=1)  # (n, keys)

@@ -19,25 +19,12 @@ from numpy.typing import NDArray
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, Interval, false_discovery, paired_bootstrap
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.video_names import source_video
-from qd_detr.gates.evaluation import HEADLINE_METRICS, evaluate, evaluate_tvsum, headline_columns
+from qd_detr.gates.evaluation import Scores, benchmark_of
 from qd_detr.gates.runs.interventions.conditions import DOSES, Condition, dose_name
 from qd_detr.gates.runs.interventions.edits import BASELINE, to_plain
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
 
 Array = NDArray[np.float64]
-TVSUM_METRICS = ("mAP",)
-
-
-@dataclass(frozen=True)
-class ScoredCondition:
-    """Per labelled query: each metric's column (n,) in percent, AP and best IoU (n,) as fractions.
-
-    TVSum judges saliency alone: its best_iou is None.
-    """
-
-    columns: Mapping[str, Array]
-    ap: Array
-    best_iou: Array | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,21 +39,21 @@ class ScoredSweep:
     run: SweepRun
     dset_name: str
     labelled: NDArray[np.bool_]
-    scored: Mapping[str, ScoredCondition]
+    scored: Mapping[str, Scores]
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """The names of the metrics; none without labels."""
         if not self.scored:
             return ()
-        return TVSUM_METRICS if self.dset_name == "tvsum" else HEADLINE_METRICS
+        return tuple(self.of(BASELINE).columns)
 
     @property
     def primary(self) -> str | None:
         """The metric that the verdict speaks of."""
         if not self.scored:
             return None
-        return "mAP" if self.dset_name == "tvsum" else "MR-full-mAP"
+        return benchmark_of(self.dset_name).primary
 
     @property
     def labelled_queries(self) -> list[Query]:
@@ -83,7 +70,7 @@ class ScoredSweep:
         """The source video of each of the n queries with labels."""
         return [source_video(query.vid) for query in self.labelled_queries]
 
-    def of(self, name: str) -> ScoredCondition:
+    def of(self, name: str) -> Scores:
         """Return the scores of a condition, also of one that was not run because it equals another."""
         return self.scored[self.run.run_name(name)]
 
@@ -96,27 +83,12 @@ def score_sweep(run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0
     """
     labelled = np.array([query.labelled for query in run.queries], dtype=bool)
     queries = [query for query in run.queries if query.labelled]
-    scored: dict[str, ScoredCondition] = {}
+    scored: dict[str, Scores] = {}
     if queries:
         for name, lines in run.lines.items():
             kept = [line for line, has in zip(lines, labelled, strict=True) if has]
-            scored[name] = score_lines(kept, queries, dset_name, clip_length_s)
+            scored[name] = benchmark_of(dset_name).score(kept, queries, clip_length_s)
     return ScoredSweep(run, dset_name, labelled, scored)
-
-
-def score_lines(
-    lines: Sequence[Mapping[str, Any]], queries: Sequence[Query], dset_name: str, clip_length_s: float
-) -> ScoredCondition:
-    """Return the scores of predictions, per query in the order of `lines`; `queries` are of the same ids, labelled.
-
-    Raises:
-        DataError: labels or predictions that cannot be judged.
-    """
-    if dset_name == "tvsum":
-        ap = evaluate_tvsum(lines, queries).per_query.ap
-        return ScoredCondition({"mAP": 100.0 * ap}, ap, None)
-    per_query = evaluate(lines, queries, clip_length_s).per_query
-    return ScoredCondition(headline_columns(per_query), per_query.ap, per_query.best_iou)
 
 
 def prediction_changes(run: SweepRun, name: str) -> dict[str, Array]:

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.gates.analysis.effects import TVSUM_METRICS, line_changes, score_lines, without_p
+from qd_detr.gates.analysis.effects import line_changes, without_p
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
 from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
-from qd_detr.gates.evaluation import HEADLINE_METRICS, read_submission
+from qd_detr.gates.evaluation import benchmark_of, read_submission
 from qd_detr.gates.gating import GATES
 from qd_detr.gates.json_text import read_json
 
@@ -241,15 +241,12 @@ def _metrics(
     if queries is None:
         return {"available": False, "reason": reason, "rows": []}, {}
     scores = [
-        score_lines(
-            [run.lines[one] for one in ids],
-            queries,
-            run.config["options"]["dset_name"],
-            float(run.config["options"]["clip_length"]),
+        benchmark_of(run.config["options"]["dset_name"]).score(
+            [run.lines[one] for one in ids], queries, float(run.config["options"]["clip_length"])
         )
         for run in pair
     ]
-    names = TVSUM_METRICS if pair[0].config["options"]["dset_name"] == "tvsum" else HEADLINE_METRICS
+    names = list(scores[0].columns)
     table = np.stack([scores[1].columns[name] - scores[0].columns[name] for name in names], axis=1)
     intervals = paired_bootstrap(table, clusters, **settings)
     control = false_discovery([interval["p"] for interval in intervals])

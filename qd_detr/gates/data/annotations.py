@@ -14,11 +14,10 @@ from typing import Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
+from qd_detr.gates.data.datasets import Dataset, Ratings, dataset_of
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.gates.json_text import parse_json
 
-DATASETS = ("hl", "tvsum")
-RATERS_TVSUM = 20
 # How much of an unusable value a message shows.
 _SHOWN_CHARS = 60
 # A line is read whole; one with an hour of labels has about a hundredth of this.
@@ -37,8 +36,8 @@ class Query:
     """One sentence about one video, with its labels where the split has them.
 
     `relevant_windows` are (start, end) in seconds; `relevant_clip_ids` count clips from 0, and
-    `saliency_scores` holds three annotators' scores, 0..4, for each of those clips. `rater_labels` is
-    TVSum's `label`, (clips, 20), 1..5. `line` is the 1-based line, or position in a JSON list.
+    `saliency_scores` holds three annotators' scores, 0..4, for each of those clips. `rater_labels` is the
+    `label` of data sets with ratings, (clips, raters). `line` is the 1-based line, or position in a JSON list.
     """
 
     qid: int | str
@@ -54,10 +53,15 @@ class Query:
 
     @property
     def labelled(self) -> bool:
-        """True with at least one window and scored clips (QVHighlights), or with rater labels (TVSum)."""
-        if self.rater_labels is not None:
-            return True
-        return bool(self.relevant_windows) and self.relevant_clip_ids is not None and self.saliency_scores is not None
+        """True with at least one window, or with ratings: there is something to judge predictions by."""
+        return self.rater_labels is not None or bool(self.relevant_windows)
+
+    @property
+    def has_saliency(self) -> bool:
+        """True if its saliency can be judged: with scored clips, or with ratings."""
+        return self.rater_labels is not None or (
+            self.relevant_clip_ids is not None and self.saliency_scores is not None
+        )
 
 
 class _Problem(ValueError):
@@ -68,19 +72,18 @@ def read_annotations(path: str | Path, dset_name: str = "hl", dset_domain: str |
     """Return the queries of an annotation file, in file order.
 
     The file is one JSON object a line, or one JSON list of objects: its content decides, not its
-    suffix. Blank lines are skipped. For TVSum, `dset_domain` keeps the lines of that domain.
+    suffix. Blank lines are skipped. Of a data set with ratings, `dset_domain` keeps the lines of that domain.
 
     Raises:
         MissingFileError: The file is not there.
-        RequestError: It is a folder or not readable, or `dset_name` is neither "hl" nor "tvsum".
+        RequestError: It is a folder or not readable, or `dset_name` is no known data set.
         DataError: Lines that cannot be used (how many, and the first three), or none at all.
     """
     path = Path(path)
-    if dset_name not in DATASETS:
-        raise RequestError(f"dset_name is {dset_name!r}; the data sets known here are {', '.join(DATASETS)}")
+    dataset = dataset_of(dset_name)
     check_annotations_are_there(path)
     try:
-        return _read_queries(path, dset_name, dset_domain)
+        return _read_queries(path, dataset, dset_domain)
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
     except OSError as error:
@@ -99,7 +102,7 @@ def check_annotations_are_there(path: Path) -> None:
         raise RequestError(f"{path} is a folder; --data_path takes the annotation file itself")
 
 
-def _read_queries(path: Path, dset_name: str, dset_domain: str | None) -> list[Query]:
+def _read_queries(path: Path, dataset: Dataset, dset_domain: str | None) -> list[Query]:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise RequestError(f"{path} is no plain file; it is read twice, so a pipe or a device will not do")
     # The lines one by one: a file of 100,000 is never held as text.
@@ -110,12 +113,12 @@ def _read_queries(path: Path, dset_name: str, dset_domain: str | None) -> list[Q
         file.seek(0)
         unit = "item" if start == "[" else "line"
         return _checked(
-            _list_items(file, path) if unit == "item" else _json_lines(file), unit, path, dset_name, dset_domain
+            _list_items(file, path) if unit == "item" else _json_lines(file), unit, path, dataset, dset_domain
         )
 
 
 def _checked(
-    records: Iterator[tuple[int, Any]], unit: str, path: Path, dset_name: str, dset_domain: str | None
+    records: Iterator[tuple[int, Any]], unit: str, path: Path, dataset: Dataset, dset_domain: str | None
 ) -> list[Query]:
     """Return the queries of (number, record) pairs, or raise one DataError for all that is wrong with them."""
     queries: list[Query] = []
@@ -125,7 +128,7 @@ def _checked(
     for number, record in records:
         total += 1
         try:
-            query = _parse_query(record, number, dset_name)
+            query = _parse_query(record, number, dataset)
             # As text: the qid names a feature file and a result, where 1 and "1" are one name.
             first = seen.setdefault(str(query.qid), number)
             if first != number:
@@ -140,7 +143,7 @@ def _checked(
         raise DataError(f"{path}: {len(problems)} of {total} {unit}s cannot be used: {few}; correct or take them out")
     if not queries:
         raise DataError(f"{path} holds no annotations; expected one JSON object a line, or a JSON list of them")
-    if dset_name == "tvsum" and dset_domain is not None:
+    if dataset.ratings is not None and dset_domain is not None:
         return _of_domain(queries, dset_domain, path)
     return queries
 
@@ -246,7 +249,7 @@ def _list_items(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
     yield from enumerate(items, start=1)
 
 
-def _parse_query(record: Any, line: int, dset_name: str) -> Query:
+def _parse_query(record: Any, line: int, dataset: Dataset) -> Query:
     """Return the checked query, or raise a _Problem with the first thing that is wrong with it."""
     if isinstance(record, _Problem):
         raise record
@@ -276,7 +279,7 @@ def _parse_query(record: Any, line: int, dset_name: str) -> Query:
         relevant_clip_ids=clip_ids,
         saliency_scores=scores,
         domain=domain,
-        rater_labels=_rater_labels(record.get("label")) if dset_name == "tvsum" else None,
+        rater_labels=None if dataset.ratings is None else _rater_labels(record.get("label"), dataset.ratings),
     )
 
 
@@ -370,18 +373,21 @@ def _saliency(value: object) -> tuple[tuple[float, float, float], ...] | None:
     return tuple((scores[0], scores[1], scores[2]) for scores in value)
 
 
-def _rater_labels(value: object) -> npt.NDArray[np.float64] | None:
-    """Return TVSum's labels, (clips, 20), read-only."""
+def _rater_labels(value: object, ratings: Ratings) -> npt.NDArray[np.float64] | None:
+    """Return the ratings, (clips, raters), read-only."""
     if value is None:
         return None
-    expected = f"{RATERS_TVSUM} scores of 1 to 5 per clip"
+    raters = ratings.raters
+    expected = f"{raters or 'as many'} scores of {ratings.low:g} to {ratings.high:g} per clip"
     if not isinstance(value, list) or not value:
         raise _wrong("label", value, f"a list of {expected}")
     for clip in value:
         numbers = [_number(score) for score in clip] if isinstance(clip, list) else []
-        if len(numbers) != RATERS_TVSUM or any(number is None or not 1 <= number <= 5 for number in numbers):
+        raters = raters or len(numbers) or None
+        in_range = all(number is not None and ratings.low <= number <= ratings.high for number in numbers)
+        if len(numbers) != raters or not in_range:
             raise _Problem(f"'label' holds {_show(clip)}, expected {expected}")
-    labels = np.array(value, dtype=np.float64)  # (clips, 20)
+    labels = np.array(value, dtype=np.float64)  # (clips, raters)
     labels.setflags(write=False)
     return labels
 

@@ -10,6 +10,7 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, Protocol
 
 from qd_detr.gates.data.annotations import Query, file_name_problem
+from qd_detr.gates.data.datasets import Dataset, dataset_of
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError
 
 logger = logging.getLogger(__name__)
@@ -79,6 +80,11 @@ class FeatureSpec:
             clip_length_s=float(options["clip_length"]),
             dset_domain=options["dset_domain"],
         )
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set's facts."""
+        return dataset_of(self.dset_name)
 
     def stored_dim(self, role: Role) -> int:
         """Return how many columns the files of `role` have to hold (all video folders together)."""
@@ -153,17 +159,19 @@ def files_of(query: Query, folders: FeatureFolders, spec: FeatureSpec) -> QueryF
         problem = file_name_problem(name)
         if problem is not None:
             raise DataError(f"{field} {name!r} of annotation {query.line} {problem}; it has to name a feature file")
-    tvsum = spec.dset_name == "tvsum"
+    dataset = spec.dataset
+    video_key = dataset.video_key if dataset.video_suffix == ".npz" else None
     video = tuple(
-        tuple(FeatureFile("video", folder, f"{query.vid}_{stream}.npy", None) for stream in ("rgb", "opt"))
-        if tvsum
-        else (FeatureFile("video", folder, f"{query.vid}.npz", "features"),)
+        tuple(
+            FeatureFile("video", folder, stem.format(vid=query.vid) + dataset.video_suffix, video_key)
+            for stem in dataset.video_stems
+        )
         for folder in folders.video
     )
-    text_name, text_key = (f"{query.qid}.npz", "token") if tvsum else (f"qid{query.qid}.npz", "last_hidden_state")
+    text_name = dataset.text_stems[0].format(qid=query.qid) + ".npz"
     return QueryFiles(
         video,
-        FeatureFile("text", folders.text, text_name, text_key),
+        FeatureFile("text", folders.text, text_name, dataset.text_key),
         FeatureFile("audio", folders.audio, f"{query.vid}.npy", None),
     )
 

@@ -130,8 +130,7 @@ class FeatureReader:
         rows = rows.reshape(rows_first(rows.shape, file))[: self.spec.max_q_l]  # (T, Dt)
         _expect_rows(len(rows), tokens, file)
         text = _finite(rows, file)
-        # TVSum's tokens were never normalised, whatever the switch says.
-        normalize = self.spec.normalize_text and self.spec.dset_name != "tvsum"
+        normalize = self.spec.normalize_text and self.spec.dataset.normalizes_text
         return _frozen(normalize_rows(text) if normalize else text)
 
 

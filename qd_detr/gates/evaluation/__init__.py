@@ -3,6 +3,7 @@
 NumPy only. `evaluate(predictions, queries)` is the way in; `python -m qd_detr.gates.evaluation` is the command.
 """
 
+from qd_detr.gates.evaluation.benchmarks import Benchmark, Scores, benchmark_of
 from qd_detr.gates.evaluation.report import (
     HEADLINE_METRICS,
     PerQuery,
@@ -17,11 +18,14 @@ from qd_detr.gates.evaluation.tvsum import TvsumPerQuery
 
 __all__ = [
     "HEADLINE_METRICS",
+    "Benchmark",
     "Evaluation",
     "PerQuery",
+    "Scores",
     "TvsumEvaluation",
     "TvsumPerQuery",
     "aggregate",
+    "benchmark_of",
     "evaluate",
     "evaluate_tvsum",
     "headline_columns",

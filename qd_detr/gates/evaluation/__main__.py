@@ -10,10 +10,12 @@ from pathlib import Path
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
-from qd_detr.gates.data.annotations import DATASETS, read_annotations
+from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.datasets import DATASETS
 from qd_detr.gates.errors import RequestError
+from qd_detr.gates.evaluation.benchmarks import benchmark_of
 from qd_detr.gates.evaluation.report import write_metrics
-from qd_detr.gates.evaluation.scoring import evaluate, evaluate_tvsum
+from qd_detr.gates.evaluation.scoring import saliency_missing
 from qd_detr.gates.evaluation.submission import read_submission
 
 
@@ -28,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotations", type=Path, required=True, help="labelled annotations, .jsonl or .json")
     parser.add_argument("--output", type=Path, required=True, help="metrics file to write, .json (percent)")
     parser.add_argument("--dset_name", choices=DATASETS, default="hl", help="data set (default: %(default)s)")
-    parser.add_argument("--dset_domain", help="TVSum domain, as BK (default: all lines)")
+    parser.add_argument("--dset_domain", help="domain of TVSum or YouTube Highlights, as BK (default: all lines)")
     parser.add_argument(
         "--clip_length_s", type=_seconds, default=2.0, help="seconds per saliency clip (default: %(default)g)"
     )
@@ -45,13 +47,16 @@ def _evaluate(args: argparse.Namespace) -> None:
     _check_output(args.output, (args.submission, args.annotations))
     predictions = read_submission(args.submission)
     queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
-    if args.dset_name == "tvsum":
-        metrics = evaluate_tvsum(predictions, queries).metrics
-    else:
-        metrics = evaluate(predictions, queries, args.clip_length_s).metrics
+    metrics = benchmark_of(args.dset_name).score(predictions, queries, args.clip_length_s).metrics
     write_metrics(metrics, args.output)
     for name, value in metrics["brief"].items():
         print(f"{name:<24}{'-' if value is None else f'{value:.2f}':>7}")
+    missing = saliency_missing(queries)
+    if missing:
+        print(
+            f"highlight metrics: not computed, {missing} of {len(queries)} annotations have windows and no "
+            "saliency_scores with relevant_clip_ids"
+        )
 
 
 def _check_output(path: Path, inputs: Sequence[Path]) -> None:

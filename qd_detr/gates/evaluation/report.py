@@ -27,12 +27,13 @@ class PerQuery:
     """What every query scored, as fractions, in submission order.
 
     `qid` is (N,) of objects, so that ids stay int or str. The arrays over the full range of window lengths have no
-    NaN; `moments.ap["short"]` and its like hold NaN for queries that drop out of that range.
+    NaN; `moments.ap["short"]` and its like hold NaN for queries that drop out of that range. `highlights` is None where
+    the labels are windows alone.
     """
 
     qid: np.ndarray
     moments: MomentFigures
-    highlights: HighlightFigures
+    highlights: HighlightFigures | None
 
     def __len__(self) -> int:
         return len(self.qid)
@@ -59,13 +60,14 @@ class PerQuery:
 
     @property
     def hl_ap(self) -> dict[str, np.ndarray]:
-        """Highlight AP, mean over annotators, (N,) for each level: "Fair", "Good", "VeryGood"."""
-        return {level: ap.mean(axis=1) for level, ap in self.highlights.ap_by_annotator.items()}
+        """Highlight AP, mean over annotators, (N,) for each level: "Fair", "Good", "VeryGood"; {} without them."""
+        found = {} if self.highlights is None else self.highlights.ap_by_annotator
+        return {level: ap.mean(axis=1) for level, ap in found.items()}
 
     @property
     def hit1(self) -> Mapping[str, np.ndarray]:
         """1.0 where the highest-scored clip is positive for any annotator, else 0.0, (N,) for each level."""
-        return self.highlights.hit1
+        return {} if self.highlights is None else self.highlights.hit1
 
 
 # Each headline figure is the mean over queries of one per-query column; the names are the report's own.
@@ -80,8 +82,9 @@ HEADLINE_METRICS = tuple(_HEADLINE_COLUMNS)
 
 
 def headline_columns(per_query: PerQuery) -> dict[str, np.ndarray]:
-    """Return, for each of `HEADLINE_METRICS`, the per-query column (N,) in percent whose mean the metric is."""
-    return {name: 100.0 * column(per_query) for name, column in _HEADLINE_COLUMNS.items()}
+    """Return, for each of `HEADLINE_METRICS` that there is, the per-query column (N,) in percent whose mean it is."""
+    judged = [name for name in HEADLINE_METRICS if per_query.highlights is not None or name.startswith("MR-")]
+    return {name: 100.0 * _HEADLINE_COLUMNS[name](per_query) for name in judged}
 
 
 def aggregate(per_query: PerQuery, indices: np.ndarray | None = None) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def aggregate(per_query: PerQuery, indices: np.ndarray | None = None) -> dict[st
         indices: Rows to average over, (n,) for one resample or (B, n) for B; all rows when None.
 
     Returns:
-        For each of `HEADLINE_METRICS` a np.float64, or an array (B,) when `indices` is (B, n).
+        For each of `HEADLINE_METRICS` that there is a np.float64, or an array (B,) when `indices` is (B, n).
     """
     columns = headline_columns(per_query)
     if indices is None:
@@ -107,15 +110,19 @@ def aggregate(per_query: PerQuery, indices: np.ndarray | None = None) -> dict[st
 def official_metrics(per_query: PerQuery) -> dict[str, Any]:
     """Return the report in the field's layout and key order: percent, rounded to 2 decimals.
 
-    A length range that no query has a window in is None throughout: there is nothing to measure.
+    A length range that no query has a window in is None throughout: there is nothing to measure. The highlight metrics
+    are left out where the labels are windows alone.
     """
-    highlights: dict[str, dict[str, float | None]] = {
-        f"HL-min-{level}": {
-            "HL-mAP": _percent(per_query.highlights.ap_by_annotator[level].mean()),
-            "HL-Hit1": _percent(per_query.hit1[level].mean()),
+    found = per_query.highlights
+    highlights: dict[str, dict[str, float | None]] = {}
+    if found is not None:
+        highlights = {
+            f"HL-min-{level}": {
+                "HL-mAP": _percent(found.ap_by_annotator[level].mean()),
+                "HL-Hit1": _percent(found.hit1[level].mean()),
+            }
+            for level in HIGHLIGHT_LEVELS
         }
-        for level in HIGHLIGHT_LEVELS
-    }
     moments = {name: _range_metrics(per_query.moments, name) for name in LENGTH_RANGES_S}
     full = moments["full"]
     brief = {
@@ -132,7 +139,7 @@ def official_metrics(per_query: PerQuery) -> dict[str, Any]:
 
 
 def tvsum_metrics(per_query: TvsumPerQuery) -> dict[str, Any]:
-    """Return `{"brief": {"mAP": ...}}`: top-5 mAP over raters and videos, in percent, rounded to 2 decimals."""
+    """Return `{"brief": {"mAP": ...}}`: mAP over raters and videos, in percent, rounded to 2 decimals."""
     return {"brief": {"mAP": _percent(per_query.ap_by_rater.mean())}}
 
 

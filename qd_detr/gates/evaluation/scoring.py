@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from qd_detr.gates.evaluation.highlights import clip_scores, highlight_figures
 from qd_detr.gates.evaluation.moments import moment_figures
 from qd_detr.gates.evaluation.report import PerQuery, official_metrics, tvsum_metrics
 from qd_detr.gates.evaluation.submission import predicted_saliency, predicted_windows, prediction_qid
-from qd_detr.gates.evaluation.tvsum import TvsumPerQuery, tvsum_average_precision
+from qd_detr.gates.evaluation.tvsum import TvsumPerQuery, tvsum_average_precision, youtube_average_precision
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,26 +41,46 @@ def evaluate(
 
     Args:
         predictions: Submission objects: qid, pred_relevant_windows, pred_saliency_scores. Order is free.
-        queries: The labelled annotations of exactly the same qids.
+        queries: The labelled annotations of exactly the same qids. Windows alone are labels: unless all have scored
+            clips, highlights are not judged.
         clip_length_s: Seconds per saliency clip.
 
     Raises:
-        DataError: Qids that are missing, unknown or there twice; queries without labels; values that are no
+        DataError: Qids that are missing, unknown or there twice; queries without windows; values that are no
             windows or scores.
     """
     qids, paired = pair_by_qid(predictions, queries)
-    unlabelled = [query.qid for query in paired if not query.relevant_windows or query.saliency_scores is None]
-    _refuse_unlabelled(unlabelled, len(paired), "relevant_windows, relevant_clip_ids and saliency_scores")
+    _refuse_unlabelled([query.qid for query in paired if not query.relevant_windows], len(paired), "relevant_windows")
     moments = moment_figures(
         [predicted_windows(prediction) for prediction in predictions],
         [np.array(query.relevant_windows, dtype=np.float64) for query in paired],
     )
-    highlights = highlight_figures(
-        [predicted_saliency(prediction) for prediction in predictions],
-        [_annotated_clips(query, clip_length_s) for query in paired],
-    )
+    highlights = None
+    if all(query.has_saliency for query in paired):
+        highlights = highlight_figures(
+            [predicted_saliency(prediction) for prediction in predictions],
+            [_annotated_clips(query, clip_length_s) for query in paired],
+        )
     per_query = PerQuery(qid=qids, moments=moments, highlights=highlights)
     return Evaluation(metrics=official_metrics(per_query), per_query=per_query)
+
+
+def check_labels(queries: Sequence[Query], clip_length_s: float = 2.0) -> None:
+    """Raise the DataError that `evaluate` would raise for these labels, whatever the predictions."""
+    _refuse_unlabelled([query.qid for query in queries if not query.relevant_windows], len(queries), "relevant_windows")
+    for query in queries:
+        if query.has_saliency:
+            _annotated_clips(query, clip_length_s)
+
+
+def check_ratings(queries: Sequence[Query], clip_length_s: float = 2.0) -> None:
+    """Raise the DataError that `evaluate_tvsum` would raise for these labels, whatever the predictions."""
+    _refuse_unlabelled([query.qid for query in queries if query.rater_labels is None], len(queries), "label")
+
+
+def saliency_missing(queries: Sequence[Query]) -> int:
+    """Return how many of the labelled queries have windows alone: with one of them, highlights are not judged."""
+    return sum(query.labelled and not query.has_saliency for query in queries)
 
 
 def evaluate_tvsum(predictions: Sequence[Mapping[str, Any]], queries: Sequence[Query]) -> TvsumEvaluation:
@@ -69,11 +89,24 @@ def evaluate_tvsum(predictions: Sequence[Mapping[str, Any]], queries: Sequence[Q
     Raises:
         DataError: As `evaluate`.
     """
+    return _evaluate_ratings(predictions, queries, tvsum_average_precision)
+
+
+def evaluate_youtube(predictions: Sequence[Mapping[str, Any]], queries: Sequence[Query]) -> TvsumEvaluation:
+    """Evaluate the saliency of a YouTube Highlights submission, as `evaluate_tvsum`."""
+    return _evaluate_ratings(predictions, queries, youtube_average_precision)
+
+
+def _evaluate_ratings(
+    predictions: Sequence[Mapping[str, Any]],
+    queries: Sequence[Query],
+    average_precision: Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], np.ndarray],
+) -> TvsumEvaluation:
     qids, paired = pair_by_qid(predictions, queries)
+    check_ratings(paired)
     labels = [query.rater_labels for query in paired if query.rater_labels is not None]
-    _refuse_unlabelled([query.qid for query in paired if query.rater_labels is None], len(paired), "label")
     saliency = [predicted_saliency(prediction) for prediction in predictions]
-    per_query = TvsumPerQuery(qid=qids, ap_by_rater=tvsum_average_precision(saliency, labels))
+    per_query = TvsumPerQuery(qid=qids, ap_by_rater=average_precision(saliency, labels))
     return TvsumEvaluation(metrics=tvsum_metrics(per_query), per_query=per_query)
 
 

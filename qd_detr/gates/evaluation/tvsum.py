@@ -1,6 +1,6 @@
-"""TVSum: top-5 average precision of predicted saliency against each rater.
+"""TVSum: top-5 average precision of predicted saliency against each rater. YouTube Highlights: that of all clips.
 
-Shapes: N videos, C clips, R raters, K = 5 top clips.
+Shapes: N videos, C clips, R raters, K top clips.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class TvsumPerQuery:
 
     @property
     def ap(self) -> np.ndarray:
-        """Top-5 AP, mean over raters, (N,)."""
+        """AP, mean over raters, (N,)."""
         return self.ap_by_rater.mean(axis=1)
 
 
@@ -42,10 +42,24 @@ def top_average_precision(saliency: np.ndarray, labels: np.ndarray) -> np.ndarra
         saliency: (P,), at least one.
         labels: (C, R).
     """
-    positive = labels > np.median(labels, axis=0)  # (C, R)
-    top = np.argsort(-saliency[: len(labels)], kind="stable")[:TOP_CLIPS]  # (K,)
+    return _trapezoid_precision(saliency, labels > np.median(labels, axis=0), TOP_CLIPS)
+
+
+def youtube_average_precision(predicted: Sequence[np.ndarray], labels: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the AP over all clips (N, 1), from predicted (P_i,) and labels (C_i, R) per video.
+
+    A clip is a highlight when its first label is above 0; otherwise as `top_average_precision`. As the public
+    evaluations of YouTube Highlights have it.
+    """
+    videos = zip(predicted, labels, strict=True)
+    return np.stack([_trapezoid_precision(saliency, given[:, :1] > 0, len(given)) for saliency, given in videos])
+
+
+def _trapezoid_precision(saliency: np.ndarray, positive: np.ndarray, count: int) -> np.ndarray:
+    """Return the AP (R,) over the `count` highest-scored clips, from saliency (P,) and positive (C, R)."""
+    top = np.argsort(-saliency[: len(positive)], kind="stable")[:count]  # (K,)
     hits = np.cumsum(positive[top], axis=0)  # (K, R)
     precision = hits / np.arange(1, len(top) + 1)[:, None]
-    before = np.concatenate([np.ones((1, labels.shape[1])), precision[:-1]])
+    before = np.concatenate([np.ones((1, positive.shape[1])), precision[:-1]])
     area = (positive[top] * (before + precision) / 2).sum(axis=0)  # (R,), times the positives
     return area / np.maximum(hits[-1], 1)

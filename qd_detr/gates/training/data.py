@@ -165,11 +165,11 @@ def _labelled_queries(options: Mapping[str, Any], name: str) -> list[Query]:
     path: str | Path = options[name]
     with _flags_of_the_trainer(name):
         queries = read_annotations(path, options["dset_name"], options["dset_domain"])
-    bare = [query.qid for query in queries if not query.labelled]
+    bare = [query.qid for query in queries if not (query.labelled and query.has_saliency)]
     if bare:
         raise DataError(
-            f"{len(bare)} of {len(queries)} annotations in {path} have no labels (qid {first_few(bare)}); "
-            "training and validation need labelled splits"
+            f"{len(bare)} of {len(queries)} annotations in {path} have no labels, or windows only (qid {first_few(bare)}); "
+            "training and validation need splits labelled with windows and saliency"
         )
     return queries
 

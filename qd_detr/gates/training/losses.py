@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from qd_detr.gates.data.datasets import dataset_of
 from qd_detr.gates.training.matching import CostWeights, Matches, generalized_iou, match, matching_costs
 from qd_detr.gates.training.targets import HIGHEST_LABEL, Targets
 
@@ -66,7 +67,7 @@ class Criterion:
                 saliency_margin=options["saliency_margin"],
             ),
             costs=CostWeights(options["set_cost_span"], options["set_cost_giou"], options["set_cost_class"]),
-            moments=options["dset_name"] != "tvsum",
+            moments=dataset_of(options["dset_name"]).moments,
             aux_loss=options["aux_loss"],
         )
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from qd_detr.gates.data.annotations import DATASETS
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.gating import GATING_TYPES
 from qd_detr.gates.weights.options import DEFAULTS
@@ -52,7 +51,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("dset_name", "text", "data set", DATASETS),
+    Option("dset_name", "text", "data set", ("hl", "tvsum")),
     Option("dset_domain", "text", "TVSum domain, as BK"),
     Option("train_path", "text", "annotations to train on, .jsonl"),
     Option("eval_path", "text", "annotations to validate on, .jsonl; the best checkpoint is chosen by them"),

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from qd_detr.gates.data.annotations import RATERS_TVSUM, Query
+from qd_detr.gates.data.annotations import Query
 
 # The sum of three annotators' scores of 0..4; TVSum's labels are brought to the same scale.
 HIGHEST_LABEL = 12
 _HIGHEST_RATING_TVSUM = 5
+_RATERS_TVSUM = 20
 # A pair that a query cannot give: its video, as cut, shows none of the relevant clips.
 NO_CLIP = -1
 
@@ -67,7 +68,7 @@ def query_targets(
     Raises:
         ValueError: the query has no labels.
     """
-    if not query.labelled:
+    if not (query.labelled and query.has_saliency):
         raise ValueError(f"query {query.qid} has no labels to train on")
     if query.rater_labels is not None:
         labels = _tvsum_labels(query.rater_labels, clips)
@@ -106,7 +107,7 @@ def _clip_pairs(scored: Sequence[tuple[int, float]], clips: int, rng: np.random.
 
 
 def _tvsum_labels(ratings: npt.NDArray[np.float64], clips: int) -> npt.NDArray[np.float32]:
-    highest = (_HIGHEST_RATING_TVSUM - 1) * RATERS_TVSUM
+    highest = (_HIGHEST_RATING_TVSUM - 1) * _RATERS_TVSUM
     labels = np.zeros(clips, np.float32)
     scaled = (ratings[:clips] - 1).sum(axis=1) / highest * HIGHEST_LABEL
     labels[: len(scaled)] = scaled

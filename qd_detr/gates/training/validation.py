@@ -13,15 +13,13 @@ from torch import Tensor
 
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.batches import plan_batches
-from qd_detr.gates.evaluation import evaluate, evaluate_tvsum
+from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs, Projected
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
 from qd_detr.gates.training.data import Split
 from qd_detr.gates.training.losses import Criterion
 from qd_detr.gates.training.matching import NotFiniteError
-
-_SCORE = {"hl": "MR-full-mAP", "tvsum": "mAP"}
 
 
 @dataclass(frozen=True)
@@ -50,15 +48,12 @@ def score_predictions(
     Raises:
         DataError: annotations that cannot be evaluated.
     """
-    if options["dset_name"] == "tvsum":
-        return evaluate_tvsum(lines, queries).metrics
-    return evaluate(lines, queries, float(options["clip_length"])).metrics
+    return benchmark_of(options["dset_name"]).score(lines, queries, float(options["clip_length"])).metrics
 
 
 def check_annotations(queries: Sequence[Query], options: Mapping[str, Any]) -> None:
     """Raise DataError now, rather than after the first epochs, if these annotations cannot be evaluated."""
-    trial = {"pred_relevant_windows": [[0.0, 2.0, 1.0]], "pred_saliency_scores": [0.0]}
-    score_predictions([{"qid": query.qid, **trial} for query in queries], queries, options)
+    benchmark_of(options["dset_name"]).check(queries, float(options["clip_length"]))
 
 
 @torch.no_grad()
@@ -96,7 +91,7 @@ def validate(model: QDDETR, criterion: Criterion, split: Split, options: Mapping
         for position, line in zip(positions, submission_lines(queries, outputs, postprocessing), strict=True):
             lines[position] = line
     metrics = score_predictions(lines, split.queries, options)
-    score_name = _SCORE[options["dset_name"]]
+    score_name = benchmark_of(options["dset_name"]).primary
     return Validation(
         losses={name: total / len(lines) for name, total in sums.items()},
         metrics=metrics,

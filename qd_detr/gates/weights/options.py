@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+from qd_detr.gates.data.datasets import DATASET_NAMES
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
 from qd_detr.gates.gating import GATING_TYPES, gating_named
 from qd_detr.gates.json_text import read_json
@@ -278,8 +279,8 @@ def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
         options[name] = "" if options[name] is None else options[name]
         if not isinstance(options[name], str):
             raise wrong(name, "a folder")
-    if options["dset_name"] not in ("hl", "tvsum"):
-        raise wrong("dset_name", "'hl' or 'tvsum'")
+    if options["dset_name"] not in DATASET_NAMES:
+        raise wrong("dset_name", f"one of {', '.join(DATASET_NAMES)}")
     if options["ctx_mode"] not in ("video", "video_tef"):
         raise wrong("ctx_mode", "'video' or 'video_tef'")
 

@@ -10,6 +10,7 @@ from qd_detr.gates.data.annotations import Query, read_annotations, select_queri
 from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, open_samples
 from qd_detr.gates.errors import RequestError, first_few
+from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.inference import PassSettings
@@ -52,6 +53,9 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
     every_query = read_annotations(request.data_path, spec.dset_name, spec.dset_domain)
     chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
     _check_comparison(request, chosen)
+    labelled = [query for query in chosen if query.labelled]
+    if labelled:
+        benchmark_of(spec.dset_name).check(labelled, spec.clip_length_s)
     samples = open_samples(
         spec,
         request.sources,

@@ -9,7 +9,8 @@ import numpy as np
 
 from qd_detr.gates.analysis.alignment import MomentAlignment, SeriesKey
 from qd_detr.gates.analysis.audit import never_fired, repeated
-from qd_detr.gates.evaluation import evaluate, evaluate_tvsum
+from qd_detr.gates.evaluation import benchmark_of
+from qd_detr.gates.evaluation.scoring import saliency_missing
 from qd_detr.gates.gating import FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.runs.inference import SampleResult
@@ -36,7 +37,7 @@ class AlignmentCollector:
             for kind, injection in entry.injection.items():
                 series[SeriesKey(layer, kind, "injection")] = injection[layer][entry.valid_clips]
         query, line = context.query, context.line
-        has_saliency = query.relevant_clip_ids is not None and query.saliency_scores is not None
+        has_saliency = query.has_saliency and query.rater_labels is None
         self._alignment.add(
             str(context.sample_id),
             query.vid,
@@ -97,18 +98,11 @@ def add_metrics(findings: RunFindings, options: Mapping[str, Any]) -> Columns:
         findings.sections["metrics_reason"] = f"{unlabelled} of {len(queries)} queries have no labels"
         return {}
     ids = [query.qid for query in queries]
-    if options["dset_name"] == "tvsum":
-        tvsum = evaluate_tvsum(lines, queries)
-        findings.sections["metrics"] = tvsum.metrics
-        return {"ap": dict(zip(ids, tvsum.per_query.ap.tolist(), strict=True))}
-    evaluation = evaluate(lines, queries, float(options["clip_length"]))
-    findings.sections["metrics"] = evaluation.metrics
-    per_query = evaluation.per_query
-    arrays = {
-        "ap": per_query.ap,
-        "best_iou": per_query.best_iou,
-        "r1_iou": per_query.r1_iou,
-        "hl_ap": per_query.hl_ap["VeryGood"],
-        "hit1": per_query.hit1["VeryGood"],
-    }
-    return {name: dict(zip(ids, array.tolist(), strict=True)) for name, array in arrays.items()}
+    scores = benchmark_of(options["dset_name"]).score(lines, queries, float(options["clip_length"]))
+    findings.sections["metrics"] = scores.metrics
+    unscored = saliency_missing(queries)
+    if unscored:
+        findings.sections["metrics_reason"] = (
+            f"{unscored} of {len(queries)} queries have windows and no saliency scores"
+        )
+    return {name: dict(zip(ids, array.tolist(), strict=True)) for name, array in scores.per_query.items()}

@@ -84,7 +84,9 @@ def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
     queries = counted(texts, len(findings.contexts), "query")
     rows = [[name, number(value, 2)] for name, value in metrics["brief"].items()]
     lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries), ""]
-    return lines + table(heads(texts, "metrics", "metric", "value"), rows)
+    lines += table(heads(texts, "metrics", "metric", "value"), rows)
+    reason = findings.sections.get("metrics_reason")
+    return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=said(texts, reason)), ""]
 
 
 def planted_section(findings: RunFindings, texts: Texts) -> list[str]:

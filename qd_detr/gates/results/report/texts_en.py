@@ -148,6 +148,7 @@ EN = {
     # Metrics and planted truth.
     "metrics.title": "## Metrics",
     "metrics.not": "Not computed: {reason}.",
+    "metrics.no_highlights": "Highlight metrics are missing: {reason}.",
     "metrics.about": "Over {queries}, in percent.",
     "metrics.head.metric": "metric",
     "metrics.head.value": "value",
@@ -243,6 +244,7 @@ EN = {
     "said.alignment.nothing_predicted": "no windows and no saliency were given as prediction",
     "said.labels.none": "the annotations have no labels: predictions are compared, metrics cannot be computed",
     "said.labels.left_out": "{missing} of {n} queries have no labels and are left out of the metrics",
+    "said.labels.windows": "{missing} of {n} queries have windows and no saliency scores",
     "said.labels.missing": "{missing} of {n} queries have no labels",
     "said.labels.moved": "the annotations are no longer at {path} as they were; metrics need them there",
     "said.interval.no_value": "no query has a value",
