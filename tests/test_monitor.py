@@ -275,6 +275,42 @@ def test_tensorboard_gets_scalars_and_histograms(tmp_path, monkeypatch):
     assert board.histograms["gates/layer_0_attention", 4] == (15, 15)
 
 
+def test_trackers_get_each_epochs_numbers_as_one_flat_dict(tmp_path):
+    tracked, by_step = [], {}
+
+    def log_metrics(scalars, step):  # MLflow: every value has to be a number
+        by_step[step] = {name: float(value) for name, value in scalars.items()}
+
+    fusion = small_fusion()
+    for name, log in {
+        "dicts": tracked.append,  # wandb.log, trackio.log
+        "mlflow": lambda scalars: log_metrics(scalars, step=int(scalars["epoch"])),
+    }.items():
+        monitor = GateMonitor(fusion, tmp_path / name, tensorboard=False, log=log, strict=True)
+        for epoch in (4, 9):
+            with monitor.epoch(epoch) as seen:
+                forward(fusion, seed=epoch)
+                seen.metrics = {"MR-full-mAP": 12.0 + epoch, "missing": None}
+    assert [scalars["epoch"] for scalars in tracked] == [4, 9]
+    assert by_step == {scalars["epoch"]: scalars for scalars in tracked}
+    records = json.loads((tmp_path / "dicts" / "gate_evolution.json").read_text())["epochs"]
+    for scalars, record in zip(tracked, records, strict=True):
+        assert scalars["gates/layer_1_ffn/magnitude"] == record["layers"][1]["ffn"]["magnitude"]
+        assert scalars["validation/MR-full-mAP"] == record["metrics"]["MR-full-mAP"]
+        assert "validation/missing" not in scalars
+
+
+def test_a_tracker_that_fails_does_not_stop_the_training(tmp_path, caplog):
+    def log(scalars):
+        raise ConnectionError("the tracker is away")
+
+    fusion = small_fusion()
+    with GateMonitor(fusion, tmp_path, tensorboard=False, log=log).epoch(0):
+        forward(fusion)
+    assert "the tracker is away" in caplog.text
+    assert recorded_epochs(tmp_path) == [0]
+
+
 def test_the_same_epoch_again_replaces_the_earlier_one(tmp_path):
     fusion = small_fusion()
     monitor = GateMonitor(fusion, tmp_path, tensorboard=False)

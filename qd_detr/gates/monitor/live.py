@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +44,8 @@ class GateMonitor:
             Epochs found there are taken for earlier ones of the same training, up to the first that is watched now.
         figures: also draw each epoch's figures.
         tensorboard: also write TensorBoard scalars and histograms into `directory/tensorboard` where it is installed.
+        log: called after every watched epoch with {"epoch": number, "gates/...": value, "validation/...": value}, floats as
+            TensorBoard gets them: `wandb.log`, `trackio.log`, or a line of your own around `mlflow.log_metrics`.
         strict: raise what goes wrong in an epoch. Otherwise it is logged as a warning and the training goes on: an
             epoch that could not be recorded costs less than a training that stops.
 
@@ -66,12 +68,13 @@ class GateMonitor:
         *,
         figures: bool = False,
         tensorboard: bool = True,
+        log: Callable[[dict[str, float]], object] | None = None,
         strict: bool = False,
     ) -> None:
         self.fusion = _fusion_of(model)
         self.strict = strict
         self._writer = EpochWriter(
-            Path(directory), figures=figures, tensorboard=tensorboard, continued=self.fusion.facts
+            Path(directory), figures=figures, tensorboard=tensorboard, log=log, continued=self.fusion.facts
         )
 
     @contextmanager

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +101,20 @@ class EpochWriter:
         RequestError: the directory cannot be written to; see also `EvolutionFiles`.
     """
 
-    def __init__(self, directory: Path, *, figures: bool, tensorboard: bool, continued: FusionFacts | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        figures: bool,
+        tensorboard: bool,
+        continued: FusionFacts | None,
+        log: Callable[[dict[str, float]], object] | None = None,
+    ) -> None:
         _check_writable(directory)
         self.directory = directory
         self._figures = figures
         self._tensorboard = tensorboard
+        self._log = log
         self._board: Any = None
         self._evolution = EvolutionFiles(directory, continued)
         self._at_the_end = weakref.finalize(self, self._evolution.finish)
@@ -115,12 +124,15 @@ class EpochWriter:
         self._write_tree(epoch, analysis, metrics)
         record = epoch_record(epoch, analysis.statistics, analysis.facts.gates, metrics)
         self._evolution.add(record, analysis.facts.gating_type)
+        scalars = scalars_of(record)
+        if self._log is not None:
+            self._log({"epoch": epoch, **scalars})
         if self._tensorboard:
             self._board = self._board or _board(self.directory / "tensorboard")
             if self._board is None:
                 self._tensorboard = False
             else:
-                _to_board(self._board, epoch, analysis, record)
+                _to_board(self._board, epoch, analysis, scalars)
 
     def close(self) -> None:
         """Draw what is outstanding. The writer can still be used afterwards."""
@@ -204,17 +216,27 @@ def _board(directory: Path) -> Any:
     return SummaryWriter(str(directory))
 
 
-def _to_board(board: Any, epoch: int, analysis: GateAnalysis, record: Mapping[str, Any]) -> None:
-    for layer in record["layers"]:
-        for kind in kinds_of(layer):
-            where = f"layer_{layer['layer']}_{kind}"
-            for name, value in layer[kind].items():
-                if isinstance(value, float):
-                    board.add_scalar(f"gates/{where}/{name}", value, epoch)
-            entry = analysis.statistics["layer_statistics"][str(layer["layer"])][kind]
+def scalars_of(record: Mapping[str, Any]) -> dict[str, float]:
+    """Return an epoch's record as flat names and numbers, as trackers of experiments take them; what is none is left out."""
+    scalars = {
+        f"gates/layer_{layer['layer']}_{kind}/{name}": value
+        for layer in record["layers"]
+        for kind in kinds_of(layer)
+        for name, value in layer[kind].items()
+        if isinstance(value, float)
+    }
+    return scalars | {f"validation/{name}": value for name, value in record["metrics"].items() if value is not None}
+
+
+def _to_board(board: Any, epoch: int, analysis: GateAnalysis, scalars: Mapping[str, float]) -> None:
+    for name, value in scalars.items():
+        board.add_scalar(name, value, epoch)
+    for layer in range(analysis.facts.num_layers):
+        for kind in (gate.kind for gate in analysis.facts.gates):
+            entry = analysis.statistics["layer_statistics"][str(layer)][kind]
             histogram = entry["histogram"]
             board.add_histogram_raw(
-                f"gates/{where}",
+                f"gates/layer_{layer}_{kind}",
                 min=entry["min"],
                 max=entry["max"],
                 num=entry["count"],
@@ -224,7 +246,4 @@ def _to_board(board: Any, epoch: int, analysis: GateAnalysis, record: Mapping[st
                 bucket_counts=histogram["counts"],
                 global_step=epoch,
             )
-    for name, value in record["metrics"].items():
-        if value is not None:
-            board.add_scalar(f"validation/{name}", value, epoch)
     board.flush()
