@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from hypothesis import strategies as st
 from benchmarks.fuzz import FAMILIES, fuzz
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.errors import CheckpointError, DataError, RequestError
-from qd_detr.gates.json_text import JSON_DEPTH_MAX, parse_json
+from qd_detr.gates.files import JSON_DEPTH_MAX, parse_json
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.interventions.edits import read_interventions
 from qd_detr.gates.runs.journal import RunJournal
@@ -240,7 +242,7 @@ def journal_of_two_batches(folder: Path) -> Path:
     for number in range(2):
         gates = dict.fromkeys(("attention", "ffn"), np.full((2, 1, 3, 1), number, np.float32))
         history[number] = SampleGates(gates, np.ones((1, 3), bool), "clipwise", 16)
-        history.commit([number], {"batch": number, "lines": [], "marks": []})
+        history.commit([number], {"batch": number, "lines": [{"qid": number}], "marks": [[0, 1]]})
     return folder / "gates"
 
 
@@ -259,21 +261,69 @@ def test_a_damaged_line_of_the_journal_ends_what_is_continued(tmp_path, damage, 
     gates = journal_of_two_batches(tmp_path / "journal")
     first, second = (gates / "index.jsonl").read_bytes().splitlines()
     (gates / "index.jsonl").write_bytes(damage(first) + b"\n" + second + b"\n")
-    assert len(list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished())) == left
+    assert len(list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]]))) == left
+
+
+def forged(line: bytes, **changes) -> bytes:
+    data = json.loads(line.partition(b" ")[2])
+    text = json.dumps({**data, **changes}).encode()
+    return b"%08x %s" % (zlib.crc32(text), text)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shard": -1},
+        {"shard": "0"},
+        {"end": 1 << 70},
+        {"entries": [{"id": 0}]},
+        {"entries": []},
+        {"note": {"batch": 0, "lines": [{"qid": 0}], "marks": -1}},
+        {"note": {"batch": 1, "lines": [{"qid": 0}], "marks": [[0, 1]]}},
+        {"note": {"batch": 0, "lines": [{"qid": 5}], "marks": [[0, 1]]}},
+    ],
+)
+def test_a_forged_line_with_the_right_sum_is_not_continued(tmp_path, changes):
+    gates = journal_of_two_batches(tmp_path / "journal")
+    first, second = (gates / "index.jsonl").read_bytes().splitlines()
+    (gates / "index.jsonl").write_bytes(forged(first, **changes) + b"\n" + second + b"\n")
+    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]])) == []
+
+
+def test_gates_that_were_damaged_on_disk_are_computed_again(tmp_path):
+    gates = journal_of_two_batches(tmp_path / "journal")
+    content = bytearray((gates / "shard_00000.f32").read_bytes())
+    content[50] ^= 1  # of the second batch: a batch has 2 kinds x 2 layers x 3 values of 4 bytes
+    (gates / "shard_00000.f32").write_bytes(content)
+    assert len(list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]]))) == 1
+
+
+@pytest.mark.parametrize("name", ["shard_00000.f32", "shard_00007.f32", "index.jsonl"])
+@pytest.mark.parametrize("make", [os.symlink, os.link])
+def test_a_second_name_of_a_file_elsewhere_is_not_written_through(tmp_path, name, make):
+    gates = journal_of_two_batches(tmp_path / "journal")
+    mine = tmp_path / "mine"
+    mine.write_bytes(b"mine " * 99)
+    (gates / name).unlink(missing_ok=True)
+    make(mine, gates / name)
+    journal = RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True)
+    kept = len(list(journal.finished([[0], [1]])))
+    assert kept == (2 if name == "shard_00007.f32" else 0)
+    assert mine.read_bytes() == b"mine " * 99
 
 
 def test_commits_whose_gates_are_gone_are_not_continued(tmp_path):
     gates = journal_of_two_batches(tmp_path / "journal")
     (gates / "shard_00000.f32").write_bytes(b"\0" * 20)
-    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished()) == []
+    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]])) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 50_000])
 def test_a_journal_whose_fingerprint_was_cut_by_a_full_disk_is_started_over(tmp_path, text):
     journal_of_two_batches(tmp_path / "journal")
     (tmp_path / "journal" / "fingerprint.json").write_text(text)
-    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished()) == []
-    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished()) == []
+    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]])) == []
+    assert list(RunJournal(tmp_path / "journal", {"toolkit": "1"}, resume=True).finished([[0], [1]])) == []
 
 
 def test_a_namespace_that_is_no_namespace_is_refused(tiny, tmp_path):

@@ -227,7 +227,7 @@ def test_a_linked_folder_in_the_output_is_never_written_through(tiny, tmp_path, 
     out = tiny.folder / "out"
     out.mkdir()
     (out / name).symlink_to(outside, target_is_directory=True)
-    assert main(tiny.argv("--no_figures", "--save_raw_data")) == 1
+    assert main(tiny.argv("--no_figures", "--save_raw_data")) == 2
     assert "is in the way" in capsys.readouterr().err
     assert {p.name: p.read_text() for p in outside.iterdir()} == {"100_details.json": "mine"}
 

@@ -198,7 +198,7 @@ def test_a_folder_of_somebody_elses_in_the_way_stops_publishing_before_anything_
     config = (out / "run_config.json").read_bytes()
     (out / "samples.csv").unlink()
     (out / "samples.csv").mkdir()
-    assert main(tiny.argv("--no_figures", "--max_samples", "2")) == 1
+    assert main(tiny.argv("--no_figures", "--max_samples", "2")) == 2
     assert "samples.csv" in capsys.readouterr().err
     assert (out / "run_config.json").read_bytes() == config
 

@@ -22,8 +22,8 @@ from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of, read_submission
+from qd_detr.gates.files import read_json
 from qd_detr.gates.gating import GATES
-from qd_detr.gates.json_text import read_json
 
 Array = NDArray[np.float64]
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from qd_detr.gates.data.datasets import Dataset, Ratings, dataset_of
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
-from qd_detr.gates.json_text import parse_json
+from qd_detr.gates.files import parse_json
 
 # How much of an unusable value a message shows.
 _SHOWN_CHARS = 60

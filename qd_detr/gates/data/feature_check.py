@@ -26,6 +26,7 @@ from qd_detr.gates.data.feature_layout import (
     files_of,
 )
 from qd_detr.gates.errors import DataError, RequestError, first_few
+from qd_detr.gates.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +137,8 @@ def write_missing_list(missing: Iterable[tuple[int | str, Path]], path: str | Pa
         RequestError: The list cannot be written there.
     """
     path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        try:
-            partial.write_text("".join(f"{qid}\t{file}\n" for qid, file in missing), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, "".join(f"{qid}\t{file}\n" for qid, file in missing))
     except OSError as error:
         raise RequestError(
             f"--missing_list {path} cannot be written ({error.strerror}); name a file in a folder that is there"

@@ -33,7 +33,7 @@ import numpy.typing as npt
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import exit_status, program
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.json_text import read_json
+from qd_detr.gates.files import read_json
 
 AUDIO_KINDS = ("useful", "misleading", "irrelevant")
 CLIP_LENGTH_S = 2

@@ -8,7 +8,6 @@ Shapes: N queries, T IoU thresholds, A annotators, B resamples.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from qd_detr.gates.errors import RunError
 from qd_detr.gates.evaluation.highlights import HIGHLIGHT_LEVELS, HighlightFigures
 from qd_detr.gates.evaluation.moments import IOU_THRESHOLDS, LENGTH_RANGES_S, MomentFigures
 from qd_detr.gates.evaluation.tvsum import TvsumPerQuery
+from qd_detr.gates.files import write_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,13 +149,8 @@ def write_metrics(metrics: dict[str, Any], path: Path) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            partial.write_text(json.dumps(metrics, indent=4, allow_nan=False), encoding="utf-8")
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, json.dumps(metrics, indent=4, allow_nan=False))
     except OSError as error:
         raise RunError(f"metrics cannot be written to {path} ({error.strerror})") from None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError
-from qd_detr.gates.json_text import parse_json
+from qd_detr.gates.files import parse_json
 
 _WINDOW = "[start s, end s, score]"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import time
@@ -17,9 +16,10 @@ from qd_detr.gates.analysis.evolution import epoch_record, evolution, kinds_of
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
 from qd_detr.gates.figures.trends import plot_evolution
+from qd_detr.gates.files import obstacle_to_writing, read_json, to_json, write_whole
 from qd_detr.gates.monitor.picture import evolution_data
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
-from qd_detr.gates.results.tree import ResultsTree, obstacle_to_writing, to_json
+from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.tracking.history import GateHistory
 
@@ -72,7 +72,8 @@ class EvolutionFiles:
         self._own[record["epoch"]] = record
         earlier = [before for before in self._earlier if before["epoch"] not in self._own]
         data = evolution([*earlier, *self._own.values()], gating_type)
-        _replace(self.directory / EVOLUTION_FILE, to_json(data))
+        self.directory.mkdir(parents=True, exist_ok=True)
+        write_whole(self.directory / EVOLUTION_FILE, to_json(data))
         self._outstanding = data
         if self._spent_s + self._last_s <= DRAWING_SHARE * (time.perf_counter() - self._began):
             self.finish()
@@ -172,7 +173,7 @@ def _check_writable(directory: Path) -> None:
 
 def _read_evolution(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, {"epochs": [dict], "gating_type": str})
         epochs = sorted(data["epochs"], key=lambda record: record["epoch"])
         evolution(epochs, data["gating_type"])  # reads all that the records must have
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -193,18 +194,9 @@ def _older(figure: Path, data: Path) -> bool:
     return not figure.is_file() or figure.stat().st_mtime_ns < data.stat().st_mtime_ns
 
 
-def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beginning = path.with_name(f".{path.name}")
-    beginning.write_text(text, encoding="utf-8", newline="\n")
-    beginning.replace(path)
-
-
 def _draw_evolution(directory: Path, data: Mapping[str, Any]) -> None:
-    drawn = directory / f".{EVOLUTION_FIGURE}"
-    save_figure(plot_evolution(evolution_data(data)), drawn)
-    drawn.replace(directory / EVOLUTION_FIGURE)
+    figure = plot_evolution(evolution_data(data))
+    write_whole(directory / EVOLUTION_FIGURE, lambda path: save_figure(figure, path))
 
 
 def _board(directory: Path) -> Any:

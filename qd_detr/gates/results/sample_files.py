@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates.analysis.samples import chosen_ids, gate_statistics
+from qd_detr.gates.files import to_json, write_whole
 from qd_detr.gates.gating import Gate, range_of
 from qd_detr.gates.results.context import SampleContext
 from qd_detr.gates.results.drawing import draw_comparison, draw_sample
 from qd_detr.gates.results.names import file_names
-from qd_detr.gates.results.tree import to_json
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 
@@ -34,8 +34,7 @@ def save_analysis(
     # JSON keys are text: where 1 and "1" were both recorded, their file names, which differ, keep them apart.
     keys = {one: str(one) if texts[str(one)] == 1 else names[one] for one in ids}
     text = to_json({keys[one]: statistics[one] for one in ids})
-    # A lone surrogate has no UTF-8; its escape is JSON for the very same id.
-    (folder / f"gate_statistics_{which}.json").write_bytes(text.encode("utf-8", "backslashreplace"))
+    write_whole(folder / f"gate_statistics_{which}.json", text)
     for one in ids:
         draw_sample(folder / f"gate_analysis_{names[one]}.png", SampleContext(one), history[one], range_of(gates))
 

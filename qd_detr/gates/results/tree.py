@@ -8,36 +8,44 @@ touched.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.json_text import read_json
+from qd_detr.gates.files import (
+    in_the_way,
+    is_plain_file,
+    is_plain_folder,
+    obstacle_to_writing,
+    open_plain,
+    read_json,
+    remove,
+    take_lock,
+    to_json,
+    write_whole,
+)
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_CONFIG = "run_config.json"
 _PREVIOUS = "previous_run_config.json"
-
-
-def obstacle_to_writing(directory: Path) -> str | None:
-    """Return why a folder, which need not be there yet, could not be written to; None if it could. Writes nothing."""
-    existing = directory
-    while not os.path.lexists(existing) and existing != existing.parent:
-        existing = existing.parent
-    if not existing.is_dir():
-        return f"{existing} is not a folder"
-    return None if os.access(existing, os.W_OK | os.X_OK) else f"no permission in {existing}"
+# What a results folder may hold besides figures of its own: files, and folders that hold nothing but files.
+_FILES = (
+    RUN_CONFIG,
+    *("ANALYSIS_REPORT.md", "samples.csv", "predictions.jsonl", "overall_statistics.json"),
+    *("audit.json", "alignment.json", "metrics.json", "interventions.json", "audio_help.json", "planted.json"),
+    *("COMPARISON_REPORT.md", "comparison.json", "comparison.csv"),
+)
+_FOLDERS = ("individual_samples", "raw_data", "figures", "comparisons", "custom")
+_SUFFIXES = (".json", ".png", ".pdf", ".svg", ".npy")
 
 
 class ResultsTree:
@@ -55,7 +63,8 @@ class ResultsTree:
         self._pending_config = self.partial / RUN_CONFIG
         self._resume = resume
         self._made: list[Path] = []
-        self._lock: IO[str] | None = None
+        self._lock: int | None = None
+        self._published = False
 
     def check(self) -> None:
         """Raise RequestError if a tree could not be written there; writes nothing."""
@@ -68,12 +77,28 @@ class ResultsTree:
             raise RequestError(
                 f"results cannot be written to {self.output_dir}: {error.strerror}; give another --output_dir"
             ) from None
-        if os.path.islink(self.partial) or os.path.islink(self.journal_dir):
-            problem = f"{self.partial} or its journal is a link, and work in progress would be written elsewhere"
-        else:
-            problem = obstacle_to_writing(self.output_dir)
+        for place in (self.partial, self.journal_dir, self._tree):
+            if os.path.lexists(place) and not is_plain_folder(place):
+                problem = problem or f"{place} is a link or no folder, and work in progress would be written elsewhere"
+        for place in (self.partial / "lock", self._pending_config):
+            if os.path.lexists(place) and not is_plain_file(place):
+                problem = problem or f"{place} is not a plain file"
+        problem = problem or obstacle_to_writing(self.output_dir) or self._obstacle_within()
         if problem:
             raise RequestError(f"results cannot be written to {self.output_dir}: {problem}; give another --output_dir")
+
+    def _obstacle_within(self) -> str | None:
+        """Return what stands where files of a tree go; found before a run, it costs no run."""
+        found = in_the_way(self.output_dir, [*_FILES, *(f"{folder}/x" for folder in _FOLDERS)])
+        if found is not None:
+            return f"{found[0]} is in the way: {found[1]}; move it"
+        for folder in filter(Path.is_dir, (self.output_dir / name for name in _FOLDERS)):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                return f"no permission in {folder}"
+            for place in os.scandir(folder):
+                if place.name.endswith(_SUFFIXES) and place.is_dir(follow_symlinks=False):
+                    return f"{place.path} is in the way: it is a folder; move it"
+        return None
 
     def __enter__(self) -> ResultsTree:
         self.check()
@@ -85,14 +110,19 @@ class ResultsTree:
             self.partial.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             if self._pending_config.exists():
-                with _uninterrupted():
+                with _uninterrupted() as held:
                     self._finish_publishing()  # a run that died while publishing was whole
+                if held:
+                    raise KeyboardInterrupt
                 self.partial.mkdir()
                 self._take_lock()
-            self._clear(self._tree, *([] if self._resume else [self.journal_dir]))
+            for place in [self._tree] if self._resume else [self._tree, self.journal_dir]:
+                remove(place)
             self._tree.mkdir()
-        except OSError as error:
-            self._discard()
+        except (OSError, RunError) as error:
+            if not self._pending_config.exists():
+                self._discard()
+            self._release_lock()
             raise RequestError(
                 f"results cannot be written to {self.output_dir}: {error}; give another --output_dir"
             ) from None
@@ -102,17 +132,22 @@ class ResultsTree:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
+        if self._published:
+            self._release_lock()
+            return kind is KeyboardInterrupt  # it came when the results were complete: nothing was interrupted
         if kind is not None:
             # A refused --resume must not cost the unfinished run that it was about.
             worth_keeping = self._resume or not issubclass(kind, RequestError)
             kept = self._pending_config.exists() or (self.journal_dir.exists() and worth_keeping)
             if kept:
-                self._clear(self._tree if not self._pending_config.exists() else None)
+                if not self._pending_config.exists():
+                    remove(self._tree)
                 logger.warning("what was done is kept in %s; the same command with --resume continues it", self.partial)
             else:
                 self._discard()
         self._release_lock()
+        return False
 
     def path(self, relative: str) -> Path:
         """Return where a file of the tree is to be written, its folder made."""
@@ -142,101 +177,89 @@ class ResultsTree:
         files = self.files()
         self._check_places(files)
         text = to_json({**run_config, "files": files})
-        beginning = self.partial / "run_config.begin"
-        beginning.write_text(text, encoding="utf-8", newline="\n")
-        with _uninterrupted():
-            os.replace(beginning, self._pending_config)  # from here on, publishing can be finished by a later run
+        with _uninterrupted():  # a Ctrl-C that comes now finds the results complete
+            write_whole(self._pending_config, text)  # from here on, publishing can be finished by a later run
             self._finish_publishing()
+            self._published = True
 
     def _finish_publishing(self) -> None:
         files = listed_files(self._pending_config)
+        self._check_places(files)
         current, previous = self.output_dir / RUN_CONFIG, self.partial / _PREVIOUS
         old = listed_files(current) | listed_files(previous)
         if current.exists():
             os.replace(current, previous)
         for name in sorted(files):
-            if (self._tree / name).exists():
+            if os.path.lexists(self._tree / name):
                 target = self.output_dir / name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(self._tree / name, target)
         remove_files(self.output_dir, old - files)
         os.replace(self._pending_config, current)
-        self._clear(self._tree, self.journal_dir, previous)
-        self._release_lock()
-        self._clear(self.partial)
+        self._clear_partial()
 
     def _check_places(self, files: Iterable[str]) -> None:
         names = list(files)
-        folders = {parent.as_posix() for name in names for parent in Path(name).parents} - {"."}
-        for folder in sorted(folders):
-            place = self.output_dir / folder
-            if place.is_symlink() or (place.exists() and not place.is_dir()):
-                raise RunError(f"{place} is in the way: not a plain folder; move it, or give another --output_dir")
-        for name in [*names, RUN_CONFIG]:
-            place = self.output_dir / name
-            if place.is_dir() and not place.is_symlink():
-                raise RunError(f"{place} is in the way: it is a folder; move it, or give another --output_dir")
+        found = in_the_way(self.output_dir, [*names, RUN_CONFIG])
+        if found is not None:
+            raise RunError(f"{found[0]} is in the way: {found[1]}; move it, or give another --output_dir")
+        for name in names:  # in a tree from elsewhere a link could stand for a file of somebody's
+            if in_the_way(self._tree, [name]) or (
+                os.path.lexists(self._tree / name) and not is_plain_file(self._tree / name)
+            ):
+                raise RunError(f"{self._tree / name} is not a plain file of an unfinished run; remove {self.partial}")
 
     def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows: two runs into one folder are not told apart there
-            return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW
-        lock = os.fdopen(os.open(self.partial / "lock", flags, 0o666), "w")  # held for as long as the run lasts
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+        lock = open_plain(self.partial / "lock", os.O_WRONLY | os.O_CREAT, below=self.output_dir)
+        if not take_lock(lock):
+            os.close(lock)
             raise RequestError(
                 f"another run is writing to {self.output_dir} right now; wait for it, or give another --output_dir"
-            ) from None
-        self._lock = lock
+            )
+        self._lock = lock  # held for as long as the run lasts
 
     def _release_lock(self) -> None:
         if self._lock is not None:
-            self._lock.close()
+            os.close(self._lock)
             self._lock = None
 
     def _discard(self) -> None:
-        self._release_lock()
-        self._clear(self.partial)
+        self._clear_partial()
         for folder in self._made:  # innermost first
             try:
                 folder.rmdir()
             except OSError:
                 break  # not there, or somebody put something into it
 
-    @staticmethod
-    def _clear(*places: Path | None) -> None:
-        for place in places:
-            if place is None:
-                continue
-            if place.is_dir() and not place.is_symlink():
-                shutil.rmtree(place, ignore_errors=True)
-            else:
-                place.unlink(missing_ok=True)
+    def _clear_partial(self) -> None:
+        """Remove what this tool keeps in `.partial`, the lock last, and the folder if nobody put anything else there."""
+        if not is_plain_folder(self.partial):
+            return self._release_lock()
+        for name in ("tree", "journal", _PREVIOUS, RUN_CONFIG, f".{RUN_CONFIG}.partial", "run_config.begin"):
+            remove(self.partial / name)
+        self._release_lock()
+        remove(self.partial / "lock")
+        try:
+            self.partial.rmdir()
+        except OSError:
+            logger.warning("%s holds files that are not this tool's; they are left there", self.partial)
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back until the block is done: a few renames, after which the folder is whole again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # signals go to the main thread
-        return
+def _uninterrupted() -> Iterator[list[int]]:
+    """Hold Ctrl-C back until the block is done: a few renames, after which the folder is whole again.
+
+    Yield the list of the signals that were held back.
+    """
     held: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield held  # signals go to the main thread
+        return
     before = signal.signal(signal.SIGINT, lambda number, frame: held.append(number))
     try:
-        yield
+        yield held
     finally:
         signal.signal(signal.SIGINT, before)
-    if held:
-        raise KeyboardInterrupt
-
-
-def to_json(data: Any) -> str:
-    """Return JSON text, indented, with one newline at the end; the same data gives the same bytes."""
-    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def remove_files(root: Path, names: Iterable[str]) -> None:

@@ -7,20 +7,19 @@ continued run reads the finished batches in the order they ran and computes only
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.json_text import read_json
+from qd_detr.gates.files import fault_in, is_plain_folder, natural, read_json, remove, shown_short, write_whole
 from qd_detr.gates.runs.inference import SampleResult
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.tracking.shards import Place, ShardStore
 
 _FINGERPRINT = "fingerprint.json"
+_NOTE = {"batch": natural, "lines": [dict], "marks": [[(int, float)]]}
 
 
 class RunJournal:
@@ -44,27 +43,46 @@ class RunJournal:
                 raise RequestError(
                     f"--resume refused: the unfinished run in {directory.parent} is another one; different: "
                     + "; ".join(
-                        f"{k} ({_short(before.get(k))} then, {_short(fingerprint.get(k))} now)" for k in differing
+                        f"{k} ({shown_short(before.get(k))} then, {shown_short(fingerprint.get(k))} now)"
+                        for k in differing
                     )
                     + ". Give the same request again, or leave --resume out to start over"
                 )
         if not before:  # nothing to continue, or nothing that tells what it was
-            shutil.rmtree(directory, ignore_errors=True)
+            remove(directory)
         directory.mkdir(parents=True, exist_ok=True)
         if not before:
-            # In one step: half a fingerprint, left by a full disk, would be another run's.
-            beginning = mark.with_suffix(".begin")
-            beginning.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
-            os.replace(beginning, mark)
+            write_whole(mark, json.dumps(fingerprint, indent=1))  # half a fingerprint would be another run's
+        if not is_plain_folder(directory / "gates"):
+            remove(directory / "gates")  # a link; nothing is read or written behind it
         self._store = ShardStore(directory / "gates")
 
     def history(self, memory_bytes: int) -> GateHistory:
         """Return a history that keeps its entries in this journal."""
         return GateHistory(memory_bytes, self._store, only_commits=True)
 
-    def finished(self) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
-        """Yield ({"batch": its number, "lines": submission lines, "marks": ...}, where the gates are), in order."""
-        yield from self._store.commits()
+    def finished(
+        self, expected: Sequence[Sequence[SampleId]]
+    ) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
+        """Yield ({"batch": its number, "lines": submission lines, "marks": ...}, where the gates are), in order.
+
+        Args:
+            expected: the ids of each batch of this run. The first commit that is not of the batch it should be ends
+                what is kept: it and all that follow are computed again.
+        """
+        kept = 0
+        for ids, (note, places) in zip(expected, self._store.commits(), strict=False):
+            said = [line.get("qid") for line in note["lines"]] if fault_in(note, _NOTE) is None else None
+            if (
+                said != list(ids)
+                or list(places) != list(ids)
+                or note["batch"] != kept
+                or len(note["marks"]) != len(ids)
+            ):
+                break
+            kept += 1
+            yield note, places
+        self._store.keep(kept)
 
     @staticmethod
     def commit(history: GateHistory, batch: int, results: list[SampleResult]) -> None:
@@ -87,8 +105,3 @@ def _read(mark: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "..."

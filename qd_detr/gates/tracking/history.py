@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import tempfile
 import weakref
 from collections.abc import Iterable, Iterator, MutableMapping
@@ -110,10 +112,11 @@ class GateHistory(MutableMapping[SampleId, SampleGates]):
         self._held = sum(entry.nbytes for _, entry in unsaved)
 
     def _shards(self) -> ShardStore:
-        if self._store is None:
-            folder = tempfile.TemporaryDirectory(prefix="gate_history_")
-            weakref.finalize(self, folder.cleanup)
-            self._store = ShardStore(Path(folder.name))
+        # A forked child reads what its parent recorded, and puts what it records itself in a folder of its own.
+        if self._store is None or not (self._store.owned or self._only_commits):
+            folder = tempfile.mkdtemp(prefix="gate_history_")
+            weakref.finalize(self, _remove_own, folder, os.getpid())
+            self._store = ShardStore(Path(folder))
         return self._store
 
     def _forget(self, sample_id: SampleId) -> None:
@@ -128,6 +131,11 @@ class GateHistory(MutableMapping[SampleId, SampleGates]):
                 "call enable_gate_tracking() and run a forward"
             )
         return f"no gates of sample {sample_id!r}; there are {len(self)}: {first_few([repr(i) for i in self])}"
+
+
+def _remove_own(folder: str, process: int) -> None:
+    if os.getpid() == process:  # at the end of a forked child, its parent still reads there
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _history_from(limit: int, entries: list[tuple[SampleId, SampleGates]]) -> GateHistory:

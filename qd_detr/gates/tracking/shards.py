@@ -1,14 +1,16 @@
 """Gate entries on disk: append-only shards of raw float32, and an index whose every whole line is a commit,
-with the CRC-32 of its JSON before it.
+with the CRC-32 of its JSON before it and that of the entry's bytes in it.
 
 A line of the index is written after the bytes it speaks of, so a process killed at any moment leaves a prefix of
-whole commits; what follows the last of them is cut off when the folder is opened again.
+whole commits; what follows the last sound one is cut off when the folder is opened again.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,13 @@ from typing import Any
 
 import numpy as np
 
+from qd_detr.gates.errors import RunError
+from qd_detr.gates.files import fault_in, is_plain_file, natural, open_plain, parse_json, remove
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 INDEX = "index.jsonl"
 SHARD_BYTES = 256 << 20
+_SHARD_NAME = re.compile(r"shard_(\d{5})\.f32")
 
 
 @dataclass(frozen=True)
@@ -51,50 +56,86 @@ class ShardStore:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / INDEX
-        self._commits, index_end, ends = self._read_index()
-        if self._index.exists():
-            os.truncate(self._index, index_end)
+        self._process = os.getpid()
+        for path in directory.iterdir():  # in a folder from elsewhere a link could lead to a file of somebody's
+            if (path == self._index or _SHARD_NAME.fullmatch(path.name)) and not is_plain_file(path):
+                remove(path)
+        self._lines: list[tuple[dict[str, Any], int]] = list(self._sound_lines())
+        self.keep(len(self._lines))
+
+    def keep(self, count: int) -> None:
+        """Keep the first `count` commits of those found when the folder was opened, and cut off all that follows."""
+        del self._lines[count:]
+        ends = {line["shard"]: line["end"] for line, _ in self._lines}
         self._shard = max(ends, default=0)
-        for path in directory.glob("shard_*.f32"):
-            kept = ends.get(int(path.stem.split("_")[1]), 0)
-            os.truncate(path, kept)
         self._end = ends.get(self._shard, 0)
+        sizes = {self._shard_path(number): end for number, end in ends.items()}
+        sizes[self._index] = sum(size for _, size in self._lines)
+        for path in self.directory.iterdir():
+            if path == self._index or _SHARD_NAME.fullmatch(path.name):
+                file = open_plain(path, os.O_WRONLY, below=self.directory)
+                try:
+                    os.ftruncate(file, sizes.get(path, 0))
+                finally:
+                    os.close(file)
+
+    @property
+    def owned(self) -> bool:
+        """Whether this process opened the store; a forked child must not write where its parent does."""
+        return self._process == os.getpid()
 
     def commits(self) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
         """Yield what each earlier commit carried: its note and where its entries are."""
-        for line in self._commits:
+        for line, _ in list(self._lines):
             yield line["note"], self._places(line)
 
     def append(self, entries: Sequence[tuple[SampleId, SampleGates]], note: dict[str, Any]) -> dict[SampleId, Place]:
         """Commit a batch of entries with a note (JSON); return where they are.
 
         Raises:
-            OSError: the disk is full or failing; the batch is not committed.
+            OSError: the disk is full or failing; the batch is not committed. RunError: another process opened this store.
         """
+        if not self.owned:
+            raise RunError(f"{self.directory} is another process's: only the one that opened it can write there")
         if self._end >= SHARD_BYTES:
             self._shard, self._end = self._shard + 1, 0
         layouts, offset = [], self._end
-        with open(self._shard_path(self._shard), "r+b" if self._end else "wb") as file:
+        shard = open_plain(self._shard_path(self._shard), os.O_WRONLY | os.O_CREAT, below=self.directory)
+        with open(shard, "wb") as file:
+            os.ftruncate(shard, self._end)
             file.seek(self._end)
             for sample_id, entry in entries:
                 layout = _layout_of(entry)
-                nbytes = 0
+                nbytes = checksum = 0
                 for array in entry.arrays.values():
                     if array.size:  # a view of nothing cannot be cast to bytes
-                        nbytes += file.write(np.ascontiguousarray(array, dtype=np.float32).data.cast("B"))
-                layouts.append({"id": sample_id, "offset": offset, "nbytes": nbytes, "layout": layout})
+                        data = np.ascontiguousarray(array, dtype=np.float32).data.cast("B")
+                        nbytes, checksum = nbytes + file.write(data), zlib.crc32(data, checksum)
+                place = {"id": sample_id, "offset": offset, "nbytes": nbytes, "crc32": checksum, "layout": layout}
+                layouts.append(place)
                 offset += nbytes
         line = {"shard": self._shard, "end": offset, "entries": layouts, "note": note}
         text = json.dumps(line, separators=(",", ":")).encode()
-        with open(self._index, "ab") as file:
+        index = open_plain(self._index, os.O_WRONLY | os.O_CREAT | os.O_APPEND, below=self.directory)
+        with open(index, "ab") as file:
             file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._end = offset
         return self._places(line)
 
     def _holds(self, line: dict[str, Any]) -> bool:
-        """Return whether the shard that a commit speaks of is there and long enough."""
-        shard = self._shard_path(line["shard"])
-        return shard.is_file() and not shard.is_symlink() and shard.stat().st_size >= line["end"]
+        """Return whether the shard that a commit speaks of holds its entries as they were written."""
+        try:
+            shard = open_plain(self._shard_path(line["shard"]), os.O_RDONLY, below=self.directory)
+        except OSError:
+            return False
+        with open(shard, "rb") as file:
+            if os.fstat(shard).st_size < line["end"]:
+                return False
+            for entry in line["entries"]:
+                file.seek(entry["offset"])
+                if zlib.crc32(file.read(entry["nbytes"])) != entry["crc32"]:
+                    return False
+        return True
 
     def _places(self, line: dict[str, Any]) -> dict[SampleId, Place]:
         shard = self._shard_path(line["shard"])
@@ -103,28 +144,85 @@ class ShardStore:
     def _shard_path(self, number: int) -> Path:
         return self.directory / f"shard_{number:05d}.f32"
 
-    def _read_index(self) -> tuple[list[dict[str, Any]], int, dict[int, int]]:
-        commits: list[dict[str, Any]] = []
-        end, ends = 0, {}
-        if self._index.exists():
-            with open(self._index, "rb") as file:
-                for raw in file:
-                    if not raw.endswith(b"\n"):
-                        break  # torn by the kill
-                    line = _checked_line(raw)
-                    if line is None or not self._holds(line):
-                        break  # what a full disk or a crash of the machine left; all before it is good
-                    commits.append(line)
-                    ends[line["shard"]] = line["end"]
-                    end += len(raw)
-        return commits, end, ends
+    def _sound_lines(self) -> Iterator[tuple[dict[str, Any], int]]:
+        """Yield each commit and the size of its line, up to the first that is not as it was written."""
+        if not self._index.exists():
+            return
+        ends: dict[int, int] = {}
+        with open(open_plain(self._index, os.O_RDONLY, below=self.directory), "rb") as file:
+            for raw in file:
+                line = _checked_line(raw)
+                # Torn by the kill, or what a full disk or a crash of the machine left; all before it is good.
+                if line is None or not _follows(line, ends.get(line["shard"], 0)) or not self._holds(line):
+                    return
+                ends[line["shard"]] = line["end"]
+                yield line, len(raw)
+
+
+_SHAPE = [natural]
+_COMMIT = {
+    "shard": lambda number: natural(number) and number < 100_000,
+    "end": natural,
+    "note": dict,
+    "entries": [
+        {
+            "id": (int, str),
+            "offset": natural,
+            "nbytes": natural,
+            "crc32": natural,
+            "layout": {
+                "layers": natural,
+                "shapes": dict,
+                "clips": _SHAPE,
+                "valid": lambda bits: bits is None or isinstance(bits, str),
+                "gating_type": str,
+                "hidden_dim": natural,
+            },
+        }
+    ],
+}
 
 
 def _checked_line(raw: bytes) -> dict[str, Any] | None:
-    """Return the commit in a line of the index, None if it is not as it was written."""
+    """Return the commit in a line of the index, None if it is not as `append` writes one."""
     mark, _, text = raw.removesuffix(b"\n").partition(b" ")
-    # With the sum of its bytes a line is one that `append` wrote, and needs no other check.
-    return json.loads(text) if mark == b"%08x" % zlib.crc32(text) else None
+    if not raw.endswith(b"\n") or mark != b"%08x" % zlib.crc32(text):
+        return None
+    try:
+        line = parse_json(text)
+    except ValueError:
+        return None
+    if fault_in(line, _COMMIT) is not None:
+        return None
+    sound = all(_fits(entry["layout"], entry["nbytes"]) for entry in line["entries"])
+    return line if sound else None
+
+
+def _follows(line: dict[str, Any], start: int) -> bool:
+    """Return whether a commit's entries lie one after another from where the commit before it ended in its shard."""
+    for entry in line["entries"]:
+        if entry["offset"] != start:
+            return False
+        start += entry["nbytes"]
+    return bool(start == line["end"])
+
+
+def _fits(layout: dict[str, Any], nbytes: int) -> bool:
+    """Return whether a layout speaks of as many bytes as its entry has."""
+    shapes, bits = layout["shapes"], layout["valid"]
+    names = [key.rpartition("_")[2] for key in shapes]
+    if "gates" not in names or not set(names) <= {"gates", "injection", "cosine"}:
+        return False
+    if any(fault_in(shape, _SHAPE) for shape in shapes.values()) or len(layout["clips"]) != 2:
+        return False
+    words = sum(math.prod(shape) for shape in shapes.values()) * layout["layers"]
+    if bits is not None:
+        try:
+            if len(bytes.fromhex(bits)) != -(-math.prod(layout["clips"]) // 8):
+                return False
+        except ValueError:
+            return False
+    return bool(words * 4 == nbytes)
 
 
 def _layout_of(entry: SampleGates) -> dict[str, Any]:

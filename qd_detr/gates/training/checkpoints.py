@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qd_detr.gates import files
 from qd_detr.gates.data.feature_layout import ENDPOINTS_DIM
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RunError
 from qd_detr.gates.weights.checkpoint import FORMAT, load_content
@@ -31,21 +31,14 @@ def epoch_file(epoch: int) -> str:
     return f"model_e{epoch:04d}.ckpt"
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a file beside `path`, then put it in its place; a reader never sees half a file.
+def write_whole(path: Path, content: str | Callable[[Path], object]) -> None:
+    """Write a file whole or not at all, see `files.write_whole`.
 
     Raises:
         RunError: it cannot be written; what stood there before still does.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        try:
-            write(partial)
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.write_whole(path, content)
     except (OSError, RuntimeError) as error:  # torch.save says RuntimeError when the disk is full
         raise RunError(f"{path} cannot be written ({str(error).splitlines()[0]}); the file before it is kept") from None
 
@@ -57,7 +50,7 @@ def write_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file; see `write_whole`."""
-    write_whole(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_whole(path, text)
 
 
 def write_json_options(path: Path, options: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import CheckpointError, RequestError, RunError
-from qd_detr.gates.json_text import read_json
+from qd_detr.gates.files import read_json
 from qd_detr.gates.training import checkpoints, logs
 
 logger = logging.getLogger(__name__)

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 from qd_detr.gates.data.datasets import DATASET_NAMES
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
+from qd_detr.gates.files import read_json
 from qd_detr.gates.gating import GATING_TYPES, gating_named
-from qd_detr.gates.json_text import read_json
 from qd_detr.gates.model.architecture import Architecture, gate_width, sizes_from_weights
 
 DEFAULTS: dict[str, Any] = {

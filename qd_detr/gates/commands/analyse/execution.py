@@ -115,7 +115,8 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
         total=len(prepared.wanted), desc="samples", unit="sample", disable=_no_bar(prepared.request), file=sys.stderr
     )
     with bar:
-        for note, places in journal.finished():
+        expected = [[samples.queries[p].qid for p in batch if p in wanted] for batch in samples.batches]
+        for note, places in journal.finished(expected):
             history.adopt(places)
             done = note["batch"] + 1
             kept = [position for position in samples.batches[note["batch"]] if position in wanted]

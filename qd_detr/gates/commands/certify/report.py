@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from qd_detr.gates.commands.certify.claims import AROUND, INVISIBLE
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, REPORT_NAME, Certificate, Check
 from qd_detr.gates.commands.certify.texts import CATALOGUES
 from qd_detr.gates.errors import RequestError
+from qd_detr.gates.files import obstacle_to_writing, to_json, write_whole
 from qd_detr.gates.gating import EXCHANGEABLE
-from qd_detr.gates.results.tree import obstacle_to_writing, to_json
 from qd_detr.gates.wording import Texts, display_width, padded, wrapped
 
 FORMAT = "qd_detr-gates compatibility/1"
@@ -186,15 +185,9 @@ def write_report(certificate: Certificate) -> Path:
     """
     output_dir = certificate.request.output_dir
     path = output_dir / REPORT_NAME
-    partial = output_dir / f".{REPORT_NAME}.{os.getpid()}.partial"
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        try:
-            # An id from JSON may hold a lone surrogate, which has no UTF-8.
-            partial.write_bytes(to_json(report_json(certificate)).encode("utf-8", "replace"))
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_whole(path, to_json(report_json(certificate)))
     except OSError as error:
         raise RequestError(f"{path} cannot be written ({error.strerror}); give another --output_dir") from None
     return path

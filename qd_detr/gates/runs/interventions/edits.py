@@ -27,8 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.files import read_json
 from qd_detr.gates.gating import FusionFacts, Gate
-from qd_detr.gates.json_text import read_json
 
 OPS = ("scale", "set", "clamp", "mean", "shuffle", "swap")
 OPS_BY_CHANCE = ("shuffle", "swap")
