@@ -89,6 +89,11 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="MODE",
         help=f"audio counterfactuals: {', '.join(AUDIO_MODES)}",
     )
+    add(
+        "--timeline",
+        action="store_true",
+        help="when the audio made the prediction what it is; costs each sample about 130 forwards",
+    )
     add("--no_effects", action="store_true", help="leave out what is run by default: gates off and the audio share")
     add(
         "--compare_runs",
@@ -179,6 +184,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         ablate=args.ablate,
         audio=tuple(args.audio),
         no_effects=args.no_effects,
+        timeline=args.timeline,
         resume=args.resume,
         history_memory_mb=args.history_memory,
         device=args.device,

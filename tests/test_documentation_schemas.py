@@ -44,7 +44,14 @@ def written(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("schemas")
     run = make_tiny_run(folder / "tiny", n_queries=4)
     out = folder / "results"
-    everything = ["--ablate", "--audio", *run_gate_analysis.AUDIO_MODES, "--save_raw_data", "--no_figures"]
+    everything = [
+        "--ablate",
+        "--audio",
+        *run_gate_analysis.AUDIO_MODES,
+        "--timeline",
+        "--save_raw_data",
+        "--no_figures",
+    ]
     assert run_gate_analysis.main(run.argv(*everything, output=out)) == 0
     changed = ["--gating_type", "global", "--no_figures"]
     assert run_gate_analysis.main(run.argv(*changed, output=folder / "changed")) == 0
@@ -148,7 +155,7 @@ def test_every_file_of_a_run_is_documented(written):
     reports = {"ANALYSIS_REPORT.md", "COMPARISON_REPORT.md", "overall_statistics.png"}
     for folder in ("results", "changed", "comparison", "certificate", "found"):
         for path in (written / folder).rglob("*"):
-            if path.is_file() and path.suffix not in (".npy", ".png"):
+            if path.is_file() and path.suffix not in (".npy", ".npz", ".png"):
                 assert path.name in reports or any(p.fullmatch(path.name) for p in known_by_heading), path
 
 

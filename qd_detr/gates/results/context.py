@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from qd_detr.gates.analysis.collect import GateAnalysis
@@ -60,6 +62,7 @@ class RunFindings:
         contexts: one per sample, in annotation order (recording order without annotations).
         sections: further results by name, JSON-ready: "metrics", "alignment", "audit", ...
         notes: how the run was made; empty for gates recorded by a user's own loop.
+        contributions: C (layers, clips) of the audio timeline to each sample's prediction; empty without --timeline.
         extra_figures: (relative path, caption) of figures that a user's own visualizations added.
     """
 
@@ -70,4 +73,5 @@ class RunFindings:
     lines: Sequence[dict[str, Any]] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, Any] = field(default_factory=dict)
+    contributions: dict[SampleId, NDArray[np.float64]] = field(default_factory=dict)
     extra_figures: list[tuple[str, str]] = field(default_factory=list)

@@ -13,7 +13,7 @@ from qd_detr.gates.results.writing import write_predictions, write_samples_csv, 
 from qd_detr.gates.tracking.entries import SampleId
 
 # Sections with a file of their own.
-_SECTION_FILES = ("audit", "alignment", "metrics", "interventions", "audio_help", "audio_share", "planted")
+_SECTION_FILES = ("audit", "alignment", "metrics", "interventions", "audio_help", "audio_share", "timeline", "planted")
 
 
 def write_run(

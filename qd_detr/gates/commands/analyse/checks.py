@@ -50,6 +50,10 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         )
     settings = resolve(checkpoint, gating_type=request.gating_type, config_path=request.config_path)
     spec = FeatureSpec.from_options(settings.options, settings.architecture)
+    if request.timeline and spec.dset_name == "tvsum":
+        raise RequestError(
+            "--timeline shows what made the predicted windows, and a TVSum model is trained on saliency alone; leave it out"
+        )
     every_query = read_annotations(request.data_path, spec.dset_name, spec.dset_domain)
     chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
     _check_comparison(request, chosen)

@@ -19,6 +19,7 @@ from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
+from qd_detr.gates.commands.analyse.timeline import add_timeline
 from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
@@ -83,6 +84,8 @@ def run(prepared: PreparedRun) -> Path:
             )
             columns = add_metrics(findings, prepared.settings.options)
             columns |= _run_conditions(prepared, findings)
+            if request.timeline:
+                columns |= add_timeline(prepared, findings, tree)
             _add_planted_truth(request.data_path.parent, findings)
             write_run(tree, findings, _output_options(request), columns)
             tree.publish(run_config_of(prepared, started))

@@ -43,6 +43,7 @@ class AnalysisRequest:
     ablate: bool = False
     audio: tuple[str, ...] = ()
     no_effects: bool = False
+    timeline: bool = False
     resume: bool = False
     history_memory_mb: float = 64.0
     device: str = "auto"

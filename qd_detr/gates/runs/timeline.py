@@ -1,0 +1,154 @@
+"""The audio timeline of many samples: contributions per layer and clip, and two checks of what they say.
+
+Letters: A fusion layers, n clips of a sample, P points of a curve.
+
+Faithfulness: clips are switched off (their attention gates in every layer), those first that an order puts first; the
+better an order knows the clips that made the prediction, the faster F falls. Occlusion: a few neighbouring clips off at
+a time, an independent measure of when the audio counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.batches import collate
+from qd_detr.gates.data.samples import Samples
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs.contributions import AudioPath, Contributions, contributions
+from qd_detr.gates.runs.interventions.partners import generator
+from qd_detr.gates.tracking.entries import SampleGates, SampleId
+
+EXPECTED_FORWARDS = 130
+"""What a sample costs in plain forwards, about; stated before a run, measured in it."""
+FRACTIONS = tuple(i / 8 for i in range(9))
+"""Shares of a sample's clips that are off at the points of a faithfulness curve."""
+OCCLUDED_CLIPS = 3
+OCCLUDED_SAMPLES = 24
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TimelineSettings:
+    """How to make timelines.
+
+    Attributes:
+        seed: of the random order. progress: called after every sample with 1.
+        faithfulness, occlusion: whether the checks are made; occlusion on `OCCLUDED_SAMPLES` spread over the samples.
+    """
+
+    seed: int = 0
+    faithfulness: bool = True
+    occlusion: bool = True
+    progress: Callable[[int], object] = lambda done: None
+
+
+@dataclass(frozen=True, eq=False)
+class SampleTimeline:
+    """One sample's timeline.
+
+    Attributes:
+        targets: "prediction", F = sum of w_k IoU(span_k, the model's own first window), and with labels "annotation",
+            the same with the best IoU over the annotated windows.
+        curves: by order, F of the prediction with `FRACTIONS` of the clips off.
+        occlusion: by how much F of the prediction falls with `OCCLUDED_CLIPS` clips around each clip off, (n,).
+        forwards: what it cost, in plain forwards; a gradient counts as one more.
+    """
+
+    query: Query
+    targets: Mapping[str, Contributions]
+    curves: Mapping[str, Array]
+    occlusion: Array | None
+    forwards: int
+
+
+def run_timeline(
+    model: QDDETR,
+    samples: Samples,
+    positions: Sequence[int],
+    history: Mapping[SampleId, SampleGates],
+    settings: TimelineSettings | None = None,
+) -> Iterator[SampleTimeline]:
+    """Yield the timeline of each sample of `positions`.
+
+    Args:
+        history: gates by qid of a run without interventions; its orders are held against the contributions'.
+
+    The model is in eval mode meanwhile; its mode is put back, and nothing else on it is touched, however this ends.
+    """
+    settings = settings or TimelineSettings()
+    spread = np.linspace(0, len(positions) - 1, min(OCCLUDED_SAMPLES, len(positions))).round().astype(int)
+    occluded = set(spread.tolist()) if settings.occlusion else set()
+    was_training = model.training
+    model.eval()
+    try:
+        for place, position in enumerate(positions):
+            query = samples.queries[position]
+            path = AudioPath(model, collate([(query, samples.reader.read(query))]))
+            yield _timeline(path, query, history[query.qid], settings, occlude=place in occluded)
+            settings.progress(1)
+    finally:
+        model.train(was_training)
+
+
+def _timeline(
+    path: AudioPath, query: Query, entry: SampleGates, settings: TimelineSettings, *, occlude: bool
+) -> SampleTimeline:
+    own = path.first_window()
+    windows = {"prediction": own}
+    if query.relevant_windows:
+        annotated = torch.tensor(query.relevant_windows, dtype=own.dtype, device=own.device)
+        windows["annotation"] = annotated[:, :2] / query.duration_s
+    targets = dict(zip(windows, contributions(path, list(windows.values())), strict=True))
+    curves = {}
+    if settings.faithfulness:
+        orders = _orders(targets["prediction"], entry, generator(settings.seed, query.qid))
+        curves = _curves(path, orders, targets["prediction"], own)
+    occlusion = _occlusion(path, targets["prediction"], own) if occlude else None
+    return SampleTimeline(query, targets, curves, occlusion, path.forwards)
+
+
+def _orders(found: Contributions, entry: SampleGates, rng: np.random.Generator) -> dict[str, NDArray[np.intp]]:
+    """Return by name the clips (n,) in the order in which they are switched off; a gate without a clip axis has none."""
+    n = found.values.shape[1]
+    series = {"contributions": found.values.sum(axis=0)}
+    if "attention" in entry.injection:
+        series["injection"] = entry.injection["attention"][:, 0].mean(axis=0, dtype=np.float64)  # (n,)
+    sizes = np.abs(entry.gates["attention"][:, 0]).mean(axis=(0, 2), dtype=np.float64)  # (n,) or (1,)
+    if len(sizes) == n:
+        series["gates"] = sizes
+    return {name: np.argsort(-values, kind="stable") for name, values in series.items()} | {
+        "random": rng.permutation(n)
+    }
+
+
+def _curves(
+    path: AudioPath, orders: Mapping[str, NDArray[np.intp]], found: Contributions, own: torch.Tensor
+) -> dict[str, Array]:
+    inner = FRACTIONS[1:-1]
+    scales = np.ones((len(orders), len(inner), path.num_layers, path.n_clips))
+    for i, order in enumerate(orders.values()):
+        for j, fraction in enumerate(inner):
+            scales[i, j, :, order[: round(fraction * path.n_clips)]] = 0.0
+    values = path.values(scales.reshape(-1, *scales.shape[2:]), [own]).reshape(len(orders), len(inner))
+    return {
+        name: np.concatenate([[found.with_audio], values[i], [found.without_audio]]) for i, name in enumerate(orders)
+    }
+
+
+def occluding_windows(n_clips: int) -> NDArray[np.bool_]:
+    """Return which clips are off around each clip, (n, n)."""
+    places = np.arange(n_clips)
+    return np.abs(places[:, None] - places) <= OCCLUDED_CLIPS // 2
+
+
+def _occlusion(path: AudioPath, found: Contributions, own: torch.Tensor) -> Array:
+    kept = np.where(occluding_windows(path.n_clips), 0.0, 1.0)  # (n, n)
+    scales = np.repeat(kept[:, None], path.num_layers, axis=1)  # (n, A, n)
+    return found.with_audio - path.values(scales, [own])[:, 0]
