@@ -22,26 +22,31 @@ from qd_detr.gates.figures.sample import SampleFigureWriter, plot_sample
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_pool import write_sample_figures
 from qd_detr.gates.figures.style import FigureScale
+from qd_detr.gates.gating import gating_named
 
-SCALE = FigureScale(1.0, 1.5, 2.0)
+SCALE = FigureScale(1.0, {"attention": 1.5, "ffn": 2.0})
 
 
 def synthetic_sample(gating_type: str, seed: int, n_layers: int, n_clips: int, n_channels: int) -> SampleData:
     rng = np.random.default_rng(seed)
-    shape = {"global": (1, 1), "clipwise": (n_clips, 1), "elementwise": (n_clips, n_channels)}[gating_type]
+    shape = gating_named(gating_type).shape(n_clips, n_channels)
     end = 2.0 * n_clips
     starts = np.sort(rng.uniform(0, 0.8 * end, 10))
     return SampleData(
         sample_id=f"val_{seed}",
         gating_type=gating_type,
-        attention_gates=[np.tanh(rng.normal(-1.5, 0.5, shape)).astype(np.float32) for _ in range(n_layers)],
-        ffn_gates=[np.tanh(rng.normal(0.4, 0.5, shape)).astype(np.float32) for _ in range(n_layers)],
+        values={
+            kind: [np.tanh(rng.normal(middle, 0.5, shape)).astype(np.float32) for _ in range(n_layers)]
+            for kind, middle in (("attention", -1.5), ("ffn", 0.4))
+        },
         n_clips=n_clips,
         duration_s=end,
         query=f"A checkout clerk wearing apron number {seed} talks to the costumers",
         vid=f"video_{seed}_60.0_210.0",
-        attention_injection=np.abs(rng.normal(0.6, 0.2, (n_layers, n_clips))),
-        ffn_injection=np.abs(rng.normal(0.9, 0.2, (n_layers, n_clips))),
+        injection={
+            kind: np.abs(rng.normal(middle, 0.2, (n_layers, n_clips)))
+            for kind, middle in (("attention", 0.6), ("ffn", 0.9))
+        },
         true_windows_s=[[0.2 * end, 0.35 * end], [0.6 * end, 0.7 * end]],
         predicted_windows=np.column_stack([starts, starts + 0.1 * end, np.linspace(0.97, 0.01, 10)]),
         predicted_saliency=rng.normal(-8, 1, n_clips),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
 from matplotlib import font_manager
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from PIL import Image
 
 from qd_detr.gates.figures import clustering, style, text
@@ -25,6 +29,7 @@ from qd_detr.gates.figures.distributions import (
     rebin,
 )
 from qd_detr.gates.figures.patterns import PatternData, order_rows, plot_activation_patterns
+from qd_detr.gates.figures.sample import plot_sample
 from qd_detr.gates.figures.style import FigureScale, round_up, save_figure, signed
 from qd_detr.gates.figures.trends import (
     AlignmentData,
@@ -39,6 +44,7 @@ from qd_detr.gates.figures.trends import (
     plot_effects,
     plot_evolution,
 )
+from qd_detr.gates.gating import GATES, SHIFT, Gate
 from tests.test_figures_sample import make_sample
 
 
@@ -51,14 +57,20 @@ def overall(n_layers: int = 2, injection: bool = True) -> OverallData:
         counts = np.stack([np.histogram(column, edges)[0] for column in values.T])
         return GateDistribution(edges, counts, LayerSummary.of_values(values))
 
-    let_in = LayerSummary.of_values(np.abs(rng.normal(0.6, 0.1, (50, n_layers)))) if injection else None
-    return OverallData("clipwise", 50, gate(-1.8), gate(0.5), 20, let_in, let_in)
+    let_in = LayerSummary.of_values(np.abs(rng.normal(0.6, 0.1, (50, n_layers))))
+    gates = {"attention": gate(-1.8), "ffn": gate(0.5)}
+    return OverallData("clipwise", 50, gates, 20, dict.fromkeys(gates, let_in) if injection else {})
 
 
 def patterns(n: int, n_layers: int = 2) -> PatternData:
     rng = np.random.default_rng(1)
     gates = np.tanh(rng.normal(0, 1, (n, n_layers)))
-    return PatternData([f"val_{i}" for i in range(n)], "clipwise", gates, gates, attention_injection=np.abs(gates))
+    return PatternData(
+        [f"val_{i}" for i in range(n)],
+        "clipwise",
+        dict.fromkeys(("attention", "ffn"), gates),
+        injection={"attention": np.abs(gates)},
+    )
 
 
 def alignment(n_layers: int) -> AlignmentData:
@@ -206,13 +218,12 @@ def test_summary_leaves_out_what_is_not_finite() -> None:
 
 
 def test_rows_of_patterns_are_ordered_by_audio_let_in_not_by_sign() -> None:
-    data = PatternData(["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3)
+    gates = {"attention": [[0.1], [-0.95], [0.5]], "ffn": [[0.0]] * 3}
+    data = PatternData(["a", "b", "c"], "clipwise", gates)
     order, words = order_rows(data)
     assert list(order) == [1, 2, 0]
     assert "|attention gate|" in words
-    injected = PatternData(
-        ["a", "b", "c"], "clipwise", [[0.1], [-0.95], [0.5]], [[0.0]] * 3, attention_injection=[[9], [1], [2]]
-    )
+    injected = PatternData(["a", "b", "c"], "clipwise", gates, injection={"attention": [[9], [1], [2]]})
     order, words = order_rows(injected)
     assert list(order) == [0, 2, 1]
     assert "injection" in words
@@ -223,9 +234,7 @@ def test_patterns_of_many_samples_average_neighbours_and_leave_none_out() -> Non
     image = next(axes.images[0] for axes in figure.axes if axes.images)
     shown = np.asarray(image.get_array())
     assert shown.shape[0] == 775
-    data = patterns(1550, 3).matrix("attention_injection")
-    assert data is not None
-    assert np.isclose(shown.mean(), data.mean())
+    assert np.isclose(shown.mean(), np.mean(patterns(1550, 3).injection["attention"]))
 
 
 def test_clustering_finds_planted_groups_and_names_the_largest_first() -> None:
@@ -315,3 +324,31 @@ def test_a_fallback_font_is_used_for_what_the_base_font_lacks(monkeypatch: pytes
     finally:
         monkeypatch.undo()
         text.forget_fonts()
+
+
+@pytest.mark.parametrize(
+    "taken", [{"attention": "attention"}, {"attention": "attention", "ffn": "ffn", "shift": "ffn"}]
+)
+def test_figures_show_as_many_gates_as_a_fusion_has(taken: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fusion with one gate, and one whose third is a shift."""
+    monkeypatch.setitem(GATES, "shift", Gate("shift", SHIFT, "shift", "shift"))
+
+    def chosen(of_both: Mapping[str, Any]) -> dict[str, Any]:
+        return {kind: of_both[source] for kind, source in taken.items()}
+
+    titles = [GATES[kind].title for kind in taken]
+    two = overall()
+    data = replace(two, gates=chosen(two.gates), injection=chosen(two.injection))
+    for plot in (plot_overall, plot_layer_distributions):
+        figure = plot(data)
+        assert [t for axes in figure.axes if (t := axes.get_title(loc="left")) in titles] == titles
+        assert all(0 < axes.get_position().x0 < axes.get_position().x1 < 1 for axes in figure.axes)
+    rows = PatternData(["a", "b"], "clipwise", dict.fromkeys(taken, np.zeros((2, 2))))
+    assert len(plot_activation_patterns(rows).axes) == 2 * len(taken)  # each with its colour bar
+    for gating_type in ("global", "clipwise", "elementwise"):
+        sample = make_sample(gating_type)
+        sample = replace(sample, values=chosen(sample.values), injection=chosen(sample.injection))
+        for figure in (plot_sample(sample), plot_comparison(ComparisonData([sample, sample]))):
+            shown = "\n".join(text.get_text() for text in figure.findobj(Text))
+            assert all(title in shown for title in titles)
+            assert ("FFN gate" in shown) == ("ffn" in taken)

@@ -30,17 +30,23 @@ def make_sample(gating_type: str, seed: int = 0, n_layers: int = 2, n_clips: int
     rng = np.random.default_rng(seed)
     shape = {"global": (1, 1, 1), "clipwise": (1, n_clips, 1), "elementwise": (1, n_clips, 16)}[gating_type]
     end = 2.0 * n_clips
+    of_gates: dict[str, Any] = {
+        "attention_gates": [np.tanh(rng.normal(-1.8, 0.4, shape)).astype(np.float32) for _ in range(n_layers)],
+        "ffn_gates": [np.tanh(rng.normal(0.5, 0.4, shape)).astype(np.float32) for _ in range(n_layers)],
+        "attention_injection": np.abs(rng.normal(0.6, 0.1, (n_layers, n_clips))),
+        "ffn_injection": np.abs(rng.normal(0.9, 0.1, (n_layers, n_clips))),
+    }
+    of_gates |= {name: changes.pop(name) for name in of_gates if name in changes}
+    kinds = ("attention", "ffn")
     fields: dict[str, Any] = {
         "sample_id": f"val_{seed}",
         "gating_type": gating_type,
-        "attention_gates": [np.tanh(rng.normal(-1.8, 0.4, shape)).astype(np.float32) for _ in range(n_layers)],
-        "ffn_gates": [np.tanh(rng.normal(0.5, 0.4, shape)).astype(np.float32) for _ in range(n_layers)],
+        "values": {kind: of_gates[f"{kind}_gates"] for kind in kinds},
+        "injection": {kind: found for kind in kinds if (found := of_gates[f"{kind}_injection"]) is not None},
         "n_clips": n_clips,
         "duration_s": end,
         "query": f"A clerk number {seed} talks to the costumers",
         "vid": "aB_dE5gH7_8_60.0_210.0",
-        "attention_injection": np.abs(rng.normal(0.6, 0.1, (n_layers, n_clips))),
-        "ffn_injection": np.abs(rng.normal(0.9, 0.1, (n_layers, n_clips))),
         "true_windows_s": [[0.2 * end, (0.4 + 0.01 * seed) * end]],
         "predicted_windows": [[0.1 * end, 0.4 * end, 0.9], [0.5 * end, 0.9 * end, 0.1]],
         "predicted_saliency": rng.normal(-8, 1, n_clips),
@@ -61,7 +67,7 @@ def pixels(path: Path) -> np.ndarray:
 @pytest.mark.parametrize("gating_type", TYPES)
 @pytest.mark.parametrize(("n_layers", "n_clips"), [(1, 1), (4, 12), (12, 3)])
 def test_writer_gives_the_pixels_of_plot_sample(tmp_path: Path, gating_type: str, n_layers: int, n_clips: int) -> None:
-    scale = FigureScale(1.0, 1.5, 2.0)
+    scale = FigureScale(1.0, {"attention": 1.5, "ffn": 2.0})
     writer = SampleFigureWriter(scale)
     writer.write(make_sample(gating_type, 7, n_layers, n_clips), tmp_path / "before.png")
     data = make_sample(gating_type, 1, n_layers, n_clips)
@@ -78,9 +84,7 @@ def test_order_of_samples_does_not_matter(tmp_path: Path) -> None:
         replace(
             full, sample_id="none", true_windows_s=[], predicted_windows=[], annotated_saliency=np.full(12, np.nan)
         ),
-        replace(
-            full, sample_id="bare", true_windows_s=None, predicted_saliency=None, query=None, attention_injection=None
-        ),
+        replace(full, sample_id="bare", true_windows_s=None, predicted_saliency=None, query=None, injection={}),
         replace(full, sample_id="long", query="a long query of many words " * 8),
         replace(full, sample_id="one", predicted_windows=[[0, 4, 0.5]], predicted_saliency=np.full(12, 3.0)),
         make_sample("elementwise", 2),
@@ -101,7 +105,7 @@ def test_a_failed_sample_leaves_nothing_behind_in_the_writer(tmp_path: Path) -> 
     writer = SampleFigureWriter()
     writer.write(make_sample("clipwise", 2), tmp_path / "x.png")
     with pytest.raises(ValueError, match=r"val_3.*clipwise ffn gate of 12 clips cannot have the shape"):
-        writer.write(replace(make_sample("clipwise", 3), ffn_gates=[np.zeros((1, 5, 1))] * 2), tmp_path / "y.png")
+        writer.write(make_sample("clipwise", 3, ffn_gates=[np.zeros((1, 5, 1))] * 2), tmp_path / "y.png")
     writer.write(good, tmp_path / "a.png")
     SampleFigureWriter().write(good, tmp_path / "b.png")
     assert np.array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
@@ -174,10 +178,10 @@ def test_gates_that_are_not_finite_are_counted_and_change_no_other_number() -> N
     assert "n/a" in shown
     for gating_type in ("global", "elementwise"):
         sample = make_sample(gating_type, n_clips=3)
-        bad = [np.full_like(np.asarray(gate), np.nan) for gate in sample.attention_gates]
+        bad = [np.full_like(np.asarray(gate), np.nan) for gate in sample.values["attention"]]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            plot_sample(replace(sample, attention_gates=bad)).canvas.draw()
+            plot_sample(replace(sample, values={**sample.values, "attention": bad})).canvas.draw()
 
 
 def test_a_query_without_a_font_gives_no_warning_and_a_dollar_is_a_dollar(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten
+from qd_detr.gates.gating import ATTENTION, GATES
 
 MAX_COMPARED = 8
 FloatArray = NDArray[np.float64]
@@ -56,14 +57,14 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     samples = list(data.samples)
     if not 1 <= len(samples) <= MAX_COMPARED:
         raise ValueError(f"a comparison takes 1 to {MAX_COMPARED} samples, got {len(samples)}")
-    kinds = {(sample.gating_type, sample.n_layers) for sample in samples}
-    if len(kinds) > 1:
-        raise ValueError(f"samples of one gating type and number of layers can be compared, got {sorted(kinds)}")
-    ((gating_type, n_layers),) = kinds
+    fusions = {(sample.gating_type, sample.n_layers, tuple(sample.values)) for sample in samples}
+    if len(fusions) > 1:
+        raise ValueError(f"samples of one gating type and number of layers can be compared, got {sorted(fusions)}")
+    ((gating_type, n_layers, kinds),) = fusions
     scale = scale or FigureScale()
-    injections = [sample.per_clip("attention_injection") for sample in samples]
+    injections = [sample.injection_of(ATTENTION.kind) for sample in samples]
     with_injection = any(injection is not None for injection in injections)
-    ceiling = scale.attention_injection_max or style.round_up(style.largest(*injections))
+    ceiling = scale.injection_top(ATTENTION.kind, *injections)
     over_time = samples[0].gating.per_clip or with_injection
     strip = max(0.3, n_layers * (0.15 if n_layers <= 4 else 0.085))
     n_rows = int(np.ceil(len(samples) / 2)) if over_time else 0
@@ -85,27 +86,29 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     figure = style.new_figure(height)
     style.add_heading(figure, "Samples compared")
     _draw_legend(figure, samples)
-    columns = ["attention_injection"] if with_injection else []
-    columns += ["attention", "ffn"]
+    columns = [_INJECTION, *kinds] if with_injection else list(kinds)
     gap = 0.3
     width = (style.PAGE_WIDTH_IN - 0.85 - gap * (len(columns) - 1) - 0.2) / len(columns)
     for column, name in enumerate(columns):
         axes = style.add_axes_inches(figure, 0.72 + column * (width + gap), top, width, summary_height)
         _draw_layers(axes, samples, name, n_layers)
-        if name == "attention_injection":
+        if name == _INJECTION:
             axes.set_xlim(0, ceiling)
             axes.set_title("Attention injection")
             axes.set_xlabel("|g \N{DOT OPERATOR} branch| / |residual|")
         else:
             style.set_gate_ticks(axes, scale.gate_limit)
             axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
-            axes.set_title("Attention gate" if name == "attention" else "FFN gate")
+            axes.set_title(GATES[name].title)
             axes.set_xlabel("gate")
         axes.tick_params(labelleft=column == 0)
     if over_time:
         _draw_strips(figure, samples, top + summary_height + 0.5, strip, cell, scale, ceiling)
     style.add_caption(figure, caption)
     return figure
+
+
+_INJECTION = "attention injection"  # the column beside those of the gates
 
 
 def _letter(index: int) -> str:
@@ -129,8 +132,8 @@ def _draw_legend(figure: Figure, samples: Sequence[SampleData]) -> None:
 def _draw_layers(axes: Axes, samples: Sequence[SampleData], name: str, n_layers: int) -> None:
     step = 0.8 / max(len(samples), 2)
     for index, sample in enumerate(samples):
-        if name == "attention_injection":
-            injection = sample.per_clip(name)
+        if name == _INJECTION:
+            injection = sample.injection_of(ATTENTION.kind)
             if injection is None:
                 continue
             values = list(injection)
@@ -262,6 +265,6 @@ def _draw_strips(
 def _strip_values(sample: SampleData) -> FloatArray | None:
     """Give what the strip shows, (layers, clips)."""
     if not sample.gating.per_clip:
-        return sample.per_clip("attention_injection")
-    gates = np.stack(sample.gates("attention"))
+        return sample.injection_of(ATTENTION.kind)
+    gates = np.stack(sample.gates(ATTENTION.kind))
     return np.abs(gates).mean(axis=2) if sample.gating.per_channel else gates

@@ -5,7 +5,8 @@ Letters: N layers, K bins.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
+from qd_detr.gates.gating import GATES
 
 FloatArray = NDArray[np.float64]
 SHOWN_BINS = 50
@@ -118,27 +120,28 @@ class OverallData:
         gating_type: A name from `gating.GATING_TYPES`.
         n_samples: Samples (queries) behind the counts.
         n_videos: Videos behind them: the true n where gates do not depend on the query. None if not known.
-        attention: The attention gate.
-        ffn: The FFN gate.
-        attention_injection: Per-sample mean injection, summarised over samples; None leaves it out.
-        ffn_injection: The same for the FFN gate.
+        gates: By kind of gate.
+        injection: By kind, per-sample mean injection, summarised over samples; empty leaves it out.
     """
 
     gating_type: str
     n_samples: int
-    attention: GateDistribution
-    ffn: GateDistribution
+    gates: Mapping[str, GateDistribution]
     n_videos: int | None = None
-    attention_injection: LayerSummary | None = None
-    ffn_injection: LayerSummary | None = None
+    injection: Mapping[str, LayerSummary] = field(default_factory=dict)
+
+    @property
+    def first(self) -> GateDistribution:
+        """The distribution of the first kind of gate."""
+        return next(iter(self.gates.values()))
 
     def caption(self) -> str:
         """Say what n is."""
         n = style.counted(self.n_samples, "sample")
         if self.n_videos is not None:
             n += f" of {style.counted(self.n_videos, 'video')}"
-        values = int(np.asarray(self.attention.counts).sum())
-        layers = style.counted(self.attention.n_layers, "layer")
+        values = int(np.asarray(self.first.counts).sum())
+        layers = style.counted(self.first.n_layers, "layer")
         return f"n = {n}; {values:,} values of each gate; {self.gating_type} gates, {layers}."
 
 
@@ -200,10 +203,8 @@ def _summary_legend() -> list[Line2D | Patch]:
 
 
 def _histogram(axes: Axes, data: OverallData, limit: float, magnitude: bool) -> None:
-    for gate, colour, label in (
-        (data.attention, style.ATTENTION_COLOUR, "attention gate"),
-        (data.ffn, style.FFN_COLOUR, "FFN gate"),
-    ):
+    for kind, gate in data.gates.items():
+        colour, label = style.ROLE_COLOURS[GATES[kind].role], f"{GATES[kind].label} gate"
         edges, counts = gate.magnitudes(limit) if magnitude else gate.binned(limit)
         share = _shares(counts.sum(axis=0))
         axes.stairs(share, edges, color=colour, linewidth=1.2, fill=False, label=label, zorder=3)
@@ -228,8 +229,8 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
         scale: The report's scale.
     """
     scale = scale or FigureScale()
-    limit, n = scale.gate_limit, data.attention.n_layers
-    with_injection = data.attention_injection is not None or data.ffn_injection is not None
+    limit, n = scale.gate_limit, data.first.n_layers
+    with_injection = bool(data.injection)
     row_height = 0.3 + 0.2 * max(n, 2)
     tops = ([row_height] if with_injection else []) + [row_height, 1.55]
     injected = "Injection: of each sample's mean over its clips." if with_injection else ""
@@ -237,46 +238,25 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
     height = 0.55 + sum(tops) + 0.72 * len(tops) + style.caption_height(caption) - 0.1
     figure = style.new_figure(height)
     style.add_heading(figure, "Gates over all samples")
-    columns = (0.75, 4.28)
+    share = 2 / max(2, len(data.gates))  # of the width that each column has where there are two
+    columns = {kind: 0.75 + 3.53 * share * i for i, kind in enumerate(data.gates)}
+    width = 3.53 * share - 1.13
     top = 0.62
     if with_injection:
-        for left, kind, title, hint, summary, colour in (
-            (
-                columns[0],
-                "attention",
-                "Injection of the attention gate",
-                "how much audio enters",
-                data.attention_injection,
-                style.ATTENTION_COLOUR,
-            ),
-            (
-                columns[1],
-                "ffn",
-                "Injection of the FFN gate",
-                "refinement, not audio",
-                data.ffn_injection,
-                style.FFN_COLOUR,
-            ),
-        ):
-            if summary is None:
-                continue
-            axes = style.add_axes_inches(figure, left, top, 2.4, row_height)
-            ceiling = getattr(scale, f"{kind}_injection_max") or style.round_up(
-                style.largest(summary.p95, summary.mean)
-            )
-            draw_layer_summary(axes, summary, colour, (0, ceiling))
-            axes.set_title(title)
-            axes.set_xlabel(f"|g \N{DOT OPERATOR} branch| / |residual|: {hint}")
+        for kind, summary in data.injection.items():
+            gate = GATES[kind]
+            axes = style.add_axes_inches(figure, columns[kind], top, width, row_height)
+            ceiling = scale.injection_top(kind, summary.p95, summary.mean)
+            draw_layer_summary(axes, summary, style.ROLE_COLOURS[gate.role], (0, ceiling))
+            axes.set_title(f"Injection of the {gate.label} gate")
+            axes.set_xlabel(f"|g \N{DOT OPERATOR} branch| / |residual|: {style.ROLE_HINTS[gate.role]}")
         top += row_height + 0.72
-    for left, gate, title, colour in (
-        (columns[0], data.attention, "Attention gate", style.ATTENTION_COLOUR),
-        (columns[1], data.ffn, "FFN gate", style.FFN_COLOUR),
-    ):
-        axes = style.add_axes_inches(figure, left, top, 2.4, row_height)
-        draw_layer_summary(axes, gate.summary, colour, (-limit, limit))
+    for kind, distribution in data.gates.items():
+        axes = style.add_axes_inches(figure, columns[kind], top, width, row_height)
+        draw_layer_summary(axes, distribution.summary, style.ROLE_COLOURS[GATES[kind].role], (-limit, limit))
         style.set_gate_ticks(axes, limit)
         axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
-        axes.set_title(title)
+        axes.set_title(GATES[kind].title)
         axes.set_xlabel("gate")
     figure.legend(
         handles=_summary_legend(),
@@ -288,7 +268,7 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
         fontsize=7.2,
     )
     top += row_height + 0.72
-    for left, magnitude, title in ((columns[0], False, "All gate values"), (columns[1], True, "Their magnitude")):
+    for left, magnitude, title in ((0.75, False, "All gate values"), (4.28, True, "Their magnitude")):
         axes = style.add_axes_inches(figure, left, top, 2.6, 1.55)
         _histogram(axes, data, limit, magnitude)
         axes.set_title(title)
@@ -299,12 +279,12 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
 
 @in_house_style
 def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None) -> Figure:
-    """Draw the distribution of each layer's gates, attention at the left and FFN at the right.
+    """Draw the distribution of each layer's gates, a column for every kind.
 
     Bars are coloured by the gate's value, as in every other figure; heights are per cent of the layer's values.
     """
     scale = scale or FigureScale()
-    limit, n = scale.gate_limit, data.attention.n_layers
+    limit, n = scale.gate_limit, data.first.n_layers
     row = 0.85 if n <= 4 else 0.5
     gap = 0.2
     caption = style.caption_lines(
@@ -313,13 +293,15 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
     height = 0.62 + n * (row + gap) + 0.3 + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, "Gate values per layer")
-    for left, gate, title in ((0.95, data.attention, "Attention gate"), (4.35, data.ffn, "FFN gate")):
+    share = 2 / max(2, len(data.gates))  # of the width that each column has where there are two
+    for column, (kind, gate) in enumerate(data.gates.items()):
         edges, counts = gate.binned(limit)
         shares = _shares(counts)
         middles = (edges[:-1] + edges[1:]) / 2
         colours = style.GATE_COLOURS(scale.gate_norm(middles))
         for layer_idx in range(n):
-            axes = style.add_axes_inches(figure, left, 0.62 + layer_idx * (row + gap), 2.65, row)
+            left, width = 0.95 + 3.4 * share * column, 3.4 * share - 0.75
+            axes = style.add_axes_inches(figure, left, 0.62 + layer_idx * (row + gap), width, row)
             bars = [
                 Rectangle((edges[i], 0), edges[i + 1] - edges[i], share) for i, share in enumerate(shares[layer_idx])
             ]
@@ -343,10 +325,10 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
                 va="bottom",
                 size=7.2,
             )
-            if left < 1:
+            if column == 0:
                 axes.set_ylabel(f"layer {layer_idx}", rotation=0, ha="right", va="center", labelpad=3)
             if layer_idx == 0:
-                axes.set_title(title)
+                axes.set_title(GATES[kind].title)
             if layer_idx == n - 1:
                 axes.set_xlabel("gate")
     style.add_caption(figure, caption)

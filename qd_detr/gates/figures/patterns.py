@@ -5,8 +5,8 @@ Letters: S samples, N layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,15 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten
+from qd_detr.gates.gating import ATTENTION, GATES
 
-_PANELS = (
-    "attention_injection",
-    "attention_gates",
-    "attention_magnitudes",
-    "ffn_injection",
-    "ffn_gates",
-    "ffn_magnitudes",
-)
+_QUANTITIES = ("injection", "gates", "magnitudes")
 _LABEL_IN, _TALL_IN = 1.25, 4.6
 NAMED_ROWS = 40  # above this, labels of rows would overlap
 FloatArray = NDArray[np.float64]
@@ -38,53 +32,50 @@ class PatternData:
     Attributes:
         sample_ids: The ids, in the order of the rows.
         gating_type: A name from `gating.GATING_TYPES`.
-        attention_gates: Mean attention gate.
-        ffn_gates: Mean FFN gate.
-        attention_magnitudes: Mean |attention gate|; where channels cancel in the mean it is the one to look at.
-        ffn_magnitudes: Mean |FFN gate|.
-        attention_injection: Mean injection of the attention gate: how much audio enters.
-        ffn_injection: Mean injection of the FFN gate.
+        gates: By kind of gate the mean gate.
+        magnitudes: By kind the mean |gate|; where channels cancel in the mean it is the one to look at.
+        injection: By kind the mean injection.
         n_videos: Videos behind the samples, if known.
     """
 
     sample_ids: Sequence[str]
     gating_type: str
-    attention_gates: ArrayLike
-    ffn_gates: ArrayLike
-    attention_magnitudes: ArrayLike | None = None
-    ffn_magnitudes: ArrayLike | None = None
-    attention_injection: ArrayLike | None = None
-    ffn_injection: ArrayLike | None = None
+    gates: Mapping[str, ArrayLike]
+    magnitudes: Mapping[str, ArrayLike] = field(default_factory=dict)
+    injection: Mapping[str, ArrayLike] = field(default_factory=dict)
     n_videos: int | None = None
 
-    def matrix(self, name: str) -> FloatArray | None:
-        """Give an attribute as an (S, N) array; None if it is not given."""
-        value = getattr(self, name)
-        if value is None:
-            return None
-        array = np.asarray(value, dtype=float)
-        if array.ndim != 2 or len(array) != len(self.sample_ids):
-            raise ValueError(f"{name} must have the shape ({len(self.sample_ids)}, layers), got {array.shape}")
-        return array
+    def matrices(self) -> dict[tuple[str, str], FloatArray]:
+        """Give what there is to show as (S, N) arrays by kind of gate and quantity, in the order of the panels."""
+        found = {
+            (kind, quantity): np.asarray(getattr(self, quantity)[kind], dtype=float)
+            for kind in self.gates
+            for quantity in _QUANTITIES
+            if kind in getattr(self, quantity)
+        }
+        for (kind, quantity), array in found.items():
+            if array.ndim != 2 or len(array) != len(self.sample_ids):
+                raise ValueError(
+                    f"{quantity} of the {kind} gate must have the shape ({len(self.sample_ids)}, layers), got {array.shape}"
+                )
+        return found
 
 
 def order_rows(data: PatternData) -> tuple[NDArray[np.intp], str]:
     """Give the order of the rows, and in words by what: attention injection if it is there, else mean |attention gate|."""
-    for name, words in (
-        ("attention_injection", "by the attention gate's injection, summed over layers (most audio first)"),
-        ("attention_magnitudes", "by mean |attention gate| over layers, largest first"),
-        ("attention_gates", "by mean |attention gate| over layers, largest first"),
-    ):
-        values = data.matrix(name)
-        if values is not None:
-            total = np.nansum(np.abs(values), axis=1)
-            return np.argsort(-total, kind="stable"), words
-    raise AssertionError("attention_gates is always there")
+    shown = data.matrices()
+    injection = shown.get((ATTENTION.kind, "injection"))
+    if injection is not None:
+        values, words = injection, "by the attention gate's injection, summed over layers (most audio first)"
+    else:
+        values = shown.get((ATTENTION.kind, "magnitudes"), shown[ATTENTION.kind, "gates"])
+        words = "by mean |attention gate| over layers, largest first"
+    return np.argsort(-np.nansum(np.abs(values), axis=1), kind="stable"), words
 
 
 @in_house_style
 def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None) -> Figure:
-    """Draw samples x layers: injection of both gates, and their mean values.
+    """Draw samples x layers: injection of every gate, and their mean values.
 
     Args:
         data: One row per sample.
@@ -98,7 +89,7 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     if not n:
         raise ValueError("activation patterns need at least one sample")
     order, words = order_rows(data)
-    panels = [name for name in _PANELS if data.matrix(name) is not None]
+    panels = data.matrices()
     named = n <= NAMED_ROWS
     # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
     pooled = 1 if named else int(np.ceil(n / (_TALL_IN * style.FIGURE_DPI)))
@@ -109,17 +100,15 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     style.add_heading(figure, "Gate patterns: samples and layers")
     labels = [shorten(printable(data.sample_ids[row]), _LABEL_IN - 0.2, 7.5) for row in order] if named else []
     left, gap = (_LABEL_IN if named else 0.72), 0.14
-    between = 0.3 if len({name.split("_")[0] for name in panels}) > 1 else 0.0
-    width = min((style.PAGE_WIDTH_IN - left - 0.15 - between - gap * (len(panels) - 1)) / len(panels), 2.0)
+    between = 0.3
+    room = style.PAGE_WIDTH_IN - left - 0.15 - between * (len(data.gates) - 1)
+    width = min((room - gap * (len(panels) - 1)) / len(panels), 2.0)
     place, kind_before = left, ""
-    for name in panels:
-        kind, quantity = name.split("_")
+    for (kind, quantity), values in panels.items():
         if kind_before and kind != kind_before:
             place += between
         axes = style.add_axes_inches(figure, place, top, width, body)
-        values = data.matrix(name)
-        assert values is not None
-        limits, colours = _limits(name, values, scale)
+        limits, colours = _limits(kind, quantity, values, scale)
         shown = _pool_rows(values[order], pooled)
         image = axes.imshow(
             shown,
@@ -137,9 +126,8 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
             pad=3,
         )
         if kind != kind_before:
-            title = {"attention": "Attention gate", "ffn": "FFN gate"}[kind]
             axes.annotate(
-                title,
+                GATES[kind].title,
                 (0, 1),
                 xycoords="axes fraction",
                 xytext=(0, 16),
@@ -163,28 +151,26 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     return figure
 
 
-def _caption(data: PatternData, panels: Sequence[str], words: str, pooled: int) -> list[str]:
+def _caption(data: PatternData, panels: Mapping[tuple[str, str], FloatArray], words: str, pooled: int) -> list[str]:
     videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     pooling = f" A line is the mean of {pooled} neighbouring samples." if pooled > 1 else ""
-    odd = any(not np.isfinite(values).all() for name in panels if (values := data.matrix(name)) is not None)
+    odd = any(not np.isfinite(values).all() for values in panels.values())
     gaps = " Grey: no value." if odd else ""
     injected = "Injection: |g \N{DOT OPERATOR} branch| / |residual|, for the attention gate how much audio enters."
     return style.caption_lines(
         f"n = {style.counted(len(data.sample_ids), 'sample')}{videos}; {data.gating_type} gates. Rows {words}."
         f"{pooling}{gaps}",
-        injected if any(name.endswith("injection") for name in panels) else "",
+        injected if data.injection else "",
         style.SIGN_CAVEAT,
     )
 
 
-def _limits(name: str, values: FloatArray, scale: FigureScale) -> tuple[tuple[float, float], Colormap]:
-    kind, quantity = name.split("_")
+def _limits(kind: str, quantity: str, values: FloatArray, scale: FigureScale) -> tuple[tuple[float, float], Colormap]:
     if quantity == "gates":
         return (-scale.gate_limit, scale.gate_limit), style.GATE_COLOURS
     if quantity == "magnitudes":
         return (0.0, scale.gate_limit), style.MAGNITUDE_COLOURS
-    ceiling = getattr(scale, f"{kind}_injection_max") or style.round_up(style.largest(values))
-    return (0.0, ceiling), style.MAGNITUDE_COLOURS
+    return (0.0, scale.injection_top(kind, values)), style.MAGNITUDE_COLOURS
 
 
 def _pool_rows(values: FloatArray, size: int) -> FloatArray:

@@ -5,8 +5,8 @@ Letters: C clips, D channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,16 +23,14 @@ class SampleData:
     Attributes:
         sample_id: The id as the user knows it.
         gating_type: A name from `gating.GATING_TYPES`.
-        attention_gates: One array per layer in its native shape, with or without leading axes of size 1:
+        values: By kind of gate one array per layer in its native shape, with or without leading axes of size 1:
             global (1,), clipwise (C, 1) or (C,), elementwise (C, D). Valid clips only.
-        ffn_gates: The same for the FFN gate.
         n_clips: Number of valid clips, C.
         clip_length_s: Length of a clip in seconds.
         duration_s: Length of the video in seconds, if known.
         query: The sentence; None leaves it out.
         vid: The video's name; None leaves it out.
-        attention_injection: |g * branch| / |residual| of the attention gate, (layers, C): how much audio enters.
-        ffn_injection: The same for the FFN gate, (layers, C): refinement of the fused features.
+        injection: By kind |g * branch| / |residual|, (layers, C).
         true_windows_s: Ground-truth windows, (n, 2) seconds. None: the sample is not annotated.
         predicted_windows: Predicted windows, (n, 3): start and end in seconds, score; best first.
         predicted_saliency: (C,), in the model's own unit.
@@ -42,15 +40,13 @@ class SampleData:
 
     sample_id: str
     gating_type: str
-    attention_gates: Sequence[ArrayLike] | NDArray[np.float32]
-    ffn_gates: Sequence[ArrayLike] | NDArray[np.float32]
+    values: Mapping[str, Sequence[ArrayLike] | NDArray[np.float32]]
     n_clips: int
     clip_length_s: float = 2.0
     duration_s: float | None = None
     query: str | None = None
     vid: str | None = None
-    attention_injection: ArrayLike | None = None
-    ffn_injection: ArrayLike | None = None
+    injection: Mapping[str, ArrayLike] = field(default_factory=dict)
     true_windows_s: ArrayLike | None = None
     predicted_windows: ArrayLike | None = None
     predicted_saliency: ArrayLike | None = None
@@ -69,7 +65,7 @@ class SampleData:
     @property
     def n_layers(self) -> int:
         """Number of fusion layers."""
-        return len(self.attention_gates)
+        return len(next(iter(self.values.values())))
 
     @property
     def end_s(self) -> float:
@@ -82,16 +78,16 @@ class SampleData:
         return np.arange(self.n_clips + 1, dtype=np.float64) * self.clip_length_s
 
     def gates(self, kind: str) -> list[FloatArray]:
-        """Give the gates of `kind` ("attention" or "ffn") per layer: (1,) global, (C,) clipwise, (C, D) elementwise.
+        """Give the gates of a kind per layer: (1,) global, (C,) clipwise, (C, D) elementwise.
 
         Raises:
             ValueError: A gate does not have the shape that the gating type says.
         """
-        layers = self.attention_gates if kind == "attention" else self.ffn_gates
+        layers = self.values[kind]
         if self.n_clips < 1 or len(layers) != self.n_layers or not self.n_layers:
             raise ValueError(
-                f"sample {self.sample_id}: needs at least one clip and as many ffn as attention gates, got "
-                f"{self.n_clips} clips, {self.n_layers} attention and {len(self.ffn_gates)} ffn gates"
+                f"sample {self.sample_id}: needs at least one clip and as many gates of every kind, got {self.n_clips} "
+                f"clips, {', '.join(f'{len(of_kind)} {name} gates' for name, of_kind in self.values.items())}"
             )
         return [self._native(layer_idx, np.asarray(gate, dtype=float), kind) for layer_idx, gate in enumerate(layers)]
 
@@ -108,12 +104,17 @@ class SampleData:
         )
 
     def per_clip(self, name: str) -> FloatArray | None:
-        """Give a (layers, C) or (C,) attribute as an array, checked; None if it is not given."""
-        value = getattr(self, name)
+        """Give a (C,) attribute as an array, checked; None if it is not given."""
+        return self._checked(name, getattr(self, name), (self.n_clips,))
+
+    def injection_of(self, kind: str) -> FloatArray | None:
+        """Give the injection of a kind of gate, (layers, C); None if it is not given."""
+        return self._checked(f"{kind}_injection", self.injection.get(kind), (self.n_layers, self.n_clips))
+
+    def _checked(self, name: str, value: ArrayLike | None, expected: tuple[int, ...]) -> FloatArray | None:
         if value is None:
             return None
         array = np.asarray(value, dtype=float)
-        expected = (self.n_layers, self.n_clips) if name.endswith("injection") else (self.n_clips,)
         if array.shape != expected:
             raise ValueError(f"sample {self.sample_id}: {name} must have the shape {expected}, got {array.shape}")
         return array

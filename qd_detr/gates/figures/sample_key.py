@@ -11,8 +11,6 @@ from qd_detr.gates.figures.text import printable, wrap
 from qd_detr.gates.gating import GatingType, gating_named
 
 SHOWN_PREDICTIONS = 5
-KINDS = ("attention", "ffn")
-KIND_TITLES = {"attention": "Attention gate", "ffn": "FFN gate"}
 
 MARGIN_IN = 0.12
 LEFT_IN, PLOT_IN, SIDE_IN = 0.82, 4.78, 0.08  # y labels, the time axis, the gap before the numbers at the right
@@ -30,7 +28,7 @@ class LayoutKey:
     truth: bool
     n_predictions: int
     saliency: tuple[bool, bool]
-    injection: tuple[bool, bool]
+    gates: tuple[tuple[str, bool], ...]  # kind, and whether its injection is shown
     saliency_max: float
 
     @property
@@ -49,7 +47,7 @@ class LayoutKey:
             data.true_windows_s is not None,
             0 if predictions is None else max(1, min(SHOWN_PREDICTIONS, len(predictions))),
             (data.predicted_saliency is not None, data.annotated_saliency is not None),
-            (data.attention_injection is not None, data.ffn_injection is not None),
+            tuple((kind, kind in data.injection) for kind in data.values),
             data.annotated_saliency_max,
         )
 
@@ -59,16 +57,14 @@ class StillKey:
     """What stays the same within a layout for samples that share it: the limits of the axes."""
 
     end_s: float
-    attention_injection_max: float
-    ffn_injection_max: float
+    injection_max: tuple[tuple[str, float], ...]
 
     @classmethod
     def of(cls, data: SampleData, scale: FigureScale) -> StillKey:
         """Give the axis limits of a sample."""
         return cls(
             data.end_s,
-            scale.attention_injection_max or style.round_up(style.largest(data.attention_injection)),
-            scale.ffn_injection_max or style.round_up(style.largest(data.ffn_injection)),
+            tuple((kind, scale.injection_top(kind, data.injection.get(kind))) for kind in data.values),
         )
 
 

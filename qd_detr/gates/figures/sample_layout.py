@@ -11,7 +11,6 @@ from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_key import (
     GAP_IN,
-    KINDS,
     LEFT_IN,
     MARGIN_IN,
     PLOT_IN,
@@ -95,7 +94,7 @@ class SampleLayout:
     def _add_panel(self, name: str, axes: Axes, height: float) -> None:
         key, scale = self.key, self.scale
         self._time_axes.append(axes)
-        kind, _, part = name.partition("_")
+        kind, _, part = name.rpartition("_")
         if name == "moments":
             self._panels.append(MomentsPanel(axes, key, scale))
             return
@@ -112,9 +111,11 @@ class SampleLayout:
             self._panels.append(strip(axes, key, scale, kind))
 
     def _add_global_panels(self, top: float) -> None:
-        for column, kind in enumerate(KINDS):
-            left = LEFT_IN + column * (_GLOBAL_WIDTH_IN + _GLOBAL_GAP_IN)
-            axes = style.add_axes_inches(self.figure, left, top, _GLOBAL_WIDTH_IN, _GLOBAL_ROW_IN * self.key.n_layers)
+        share = 2 / max(2, len(self.key.gates))  # of the width that each has where there are two
+        for column, (kind, _) in enumerate(self.key.gates):
+            left = LEFT_IN + column * share * (_GLOBAL_WIDTH_IN + _GLOBAL_GAP_IN)
+            width = share * _GLOBAL_WIDTH_IN - (1 - share) * _GLOBAL_GAP_IN
+            axes = style.add_axes_inches(self.figure, left, top, width, _GLOBAL_ROW_IN * self.key.n_layers)
             self._panels.append(GlobalPanel(axes, self.key, self.scale, kind))
 
     def _add_colour_bar(self, top: float) -> None:
@@ -166,7 +167,7 @@ class SampleLayout:
         predictions = data.windows("predicted_windows", 3)
         if predictions is not None and len(predictions) > SHOWN_PREDICTIONS:
             parts.append(f"the best {SHOWN_PREDICTIONS} of {len(predictions)} predicted windows")
-        odd = sum(int((~np.isfinite(gate)).sum()) for kind in KINDS for gate in data.gates(kind))
+        odd = sum(int((~np.isfinite(gate)).sum()) for kind in data.values for gate in data.gates(kind))
         if odd:
             parts.append(f"{style.counted(odd, 'gate value')} not finite (grey)")
         if any(MISSING in line for line in [first, *query]):
@@ -182,7 +183,7 @@ def _panel_heights(key: LayoutKey) -> dict[str, float]:
         heights["moments"] = 0.06 + 0.135 * (int(key.truth) + key.n_predictions)
     if any(key.saliency):
         heights["saliency"] = 0.62
-    for kind, given in zip(KINDS, key.injection, strict=True):
+    for kind, given in key.gates:
         if given:
             heights[f"{kind}_injection"] = max(0.78, 0.135 * n)
         if key.gating.per_channel:

@@ -22,16 +22,13 @@ from numpy.typing import ArrayLike
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import FloatArray, SampleData
-from qd_detr.gates.figures.sample_key import KIND_TITLES, PLOT_IN, SIDE_IN, LayoutKey, StillKey
+from qd_detr.gates.figures.sample_key import PLOT_IN, SIDE_IN, LayoutKey, StillKey
 from qd_detr.gates.figures.style import FigureScale
 from qd_detr.gates.figures.text import text_width_in
+from qd_detr.gates.gating import GATES
 
 BEHIND, ABOVE = 2.6, 3.0  # all that moves lies above all that stays (axes frame 2.0, names 2.5 and below)
 _SIDE = 1 + SIDE_IN / PLOT_IN  # where the numbers at the right begin, in widths of the axes
-_INJECTION_HINTS = {
-    "attention": "how much audio enters: |g \N{DOT OPERATOR} branch| / |residual|",
-    "ffn": "refinement, not audio: |g \N{DOT OPERATOR} branch| / |residual|",
-}
 _Artist = TypeVar("_Artist", bound=Artist)
 
 
@@ -270,20 +267,21 @@ class InjectionPanel(SamplePanel):
         super().__init__(axes, key, scale)
         axes.grid(axis="x")
         self._kind = kind
-        self.title(f"{KIND_TITLES[kind]}: injection", _INJECTION_HINTS[kind])
+        hint = style.ROLE_HINTS[GATES[kind].role]
+        self.title(f"{GATES[kind].title}: injection", f"{hint}: |g \N{DOT OPERATOR} branch| / |residual|")
         self.side_title("mean (max)")
         self._lines = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=style.layer_colours(key.n_layers))
         self._texts = self.side_legend(height_in)
 
     def limit(self, still: StillKey) -> None:
         """Set the top of the injection axis."""
-        top = still.attention_injection_max if self._kind == "attention" else still.ffn_injection_max
+        top = dict(still.injection_max)[self._kind]
         self.axes.set_ylim(0, top)
         self.axes.set_yticks([0, top / 2, top], [f"{tick:.3g}" for tick in (0, top / 2, top)])
 
     def update(self, data: SampleData) -> None:
         """Show a sample's injection."""
-        injection = data.per_clip(f"{self._kind}_injection")
+        injection = data.injection_of(self._kind)
         assert injection is not None
         self._lines.set_segments([stairs(data.clip_edges_s, row) for row in injection])
         for artist, row in zip(self._texts, injection, strict=True):
@@ -328,7 +326,7 @@ class ClipwiseStrip(StripPanel):
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str) -> None:
         super().__init__(axes, key, scale, kind)
         low, high = style.plain(-scale.gate_limit, 1), style.plain(scale.gate_limit, 1)
-        self.title(KIND_TITLES[kind], f"of each clip, as colour and as line (a row reaches from {low} to {high})")
+        self.title(GATES[kind].title, f"of each clip, as colour and as line (a row reaches from {low} to {high})")
         self.side_title("mean (min \N{HORIZONTAL ELLIPSIS} max)")
         # Black on white, so that the line is seen on the darkest colours.
         self._traces = [
@@ -360,7 +358,7 @@ class ChannelStrip(StripPanel):
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str) -> None:
         super().__init__(axes, key, scale, kind)
-        self.title(KIND_TITLES[kind], "of each channel, in the order of its mean over time")
+        self.title(GATES[kind].title, "of each channel, in the order of its mean over time")
         self.side_title("mean |g|")
 
     def update(self, data: SampleData) -> None:
@@ -384,7 +382,7 @@ class SpreadPanel(SamplePanel):
         self._kind = kind
         axes.set_ylim(-1.06 * scale.gate_limit, 1.06 * scale.gate_limit)
         axes.axhline(0, color=style.FAINT_COLOUR, linewidth=0.6, zorder=1)
-        self.title(KIND_TITLES[kind], "over the channels of a clip: mean (solid), standard deviation (dashed)")
+        self.title(GATES[kind].title, "over the channels of a clip: mean (solid), standard deviation (dashed)")
         self.side_title("mean, std")
         colours = style.layer_colours(key.n_layers)
         self._means = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=colours)
@@ -420,12 +418,12 @@ class GlobalPanel(SamplePanel):
         style.set_gate_ticks(axes, scale.gate_limit)
         axes.set_ylim(key.n_layers - 0.4, -0.6)
         self.layer_rows()
-        axes.tick_params(axis="y", labelleft=kind == "attention")
+        axes.tick_params(axis="y", labelleft=kind == key.gates[0][0])
         axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("gate", labelpad=1)
-        self.title(KIND_TITLES[kind], "one value for the video")
+        self.title(GATES[kind].title, "one value for the video")
         self._bars = self.add_bars(edgecolors="#333333", linewidths=0.5)
         self._texts = self.side_texts(key.n_layers, 1.03, 7.5)
 

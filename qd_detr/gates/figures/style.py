@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -25,14 +25,17 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from qd_detr.gates.figures.text import printable, put_text, wrap
+from qd_detr.gates.gating import AUDIO, REFINEMENT, SHIFT
 
 PAGE_WIDTH_IN = 7.2  # the text width of a two-column paper: font sizes below are those on the printed page
 FIGURE_DPI = 200
 SAMPLE_DPI = 120
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
-ATTENTION_COLOUR = "#0072b2"  # Okabe-Ito blue and vermilion: told apart with any colour vision and in grey
-FFN_COLOUR = "#d55e00"
+# Okabe-Ito blue, vermilion and green: told apart with any colour vision, the first two in grey as well.
+ATTENTION_COLOUR = "#0072b2"
+ROLE_COLOURS = {AUDIO: ATTENTION_COLOUR, REFINEMENT: "#d55e00", SHIFT: "#009e73"}
+ROLE_HINTS = {AUDIO: "how much audio enters", REFINEMENT: "refinement, not audio", SHIFT: "added to every feature"}
 TRUTH_COLOUR = "#009e73"
 PREDICTION_COLOUR = "#5a3d8a"
 NEUTRAL_COLOUR = "#4d4d4d"
@@ -136,19 +139,17 @@ class FigureScale:
 
     Attributes:
         gate_limit: Gates are shown from -gate_limit to +gate_limit, so that 0 is the middle of the colours.
-        attention_injection_max: Top of the attention gate's injection (no unit: |g * branch| / |residual|).
-            None: each figure's own largest value, rounded up.
-        ffn_injection_max: The same for the FFN gate.
+        injection_max: By kind of gate the top of its injection (no unit: |g * branch| / |residual|). A kind that is not
+            there: each figure's own largest value, rounded up.
     """
 
     gate_limit: float = 1.0
-    attention_injection_max: float | None = None
-    ffn_injection_max: float | None = None
+    injection_max: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("gate_limit", "attention_injection_max", "ffn_injection_max"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
+        tops = {f"injection_max of the {kind} gate": top for kind, top in self.injection_max.items()}
+        for name, value in {"gate_limit": self.gate_limit, **tops}.items():
+            if not (np.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be finite and above 0, got {value}")
 
     @classmethod
@@ -156,8 +157,7 @@ class FigureScale:
         cls,
         gate_range: tuple[float, float] | None,
         data_range: tuple[float, float] | None = None,
-        attention_injection_max: float | None = None,
-        ffn_injection_max: float | None = None,
+        injection_max: Mapping[str, float] | None = None,
     ) -> FigureScale:
         """Give the scale of gates of a known range, else of the data's range, made symmetric about 0.
 
@@ -170,7 +170,11 @@ class FigureScale:
         limit = max(abs(limits[0]), abs(limits[1]))
         if gate_range is None:
             limit = round_up(limit)
-        return cls(limit, attention_injection_max, ffn_injection_max)
+        return cls(limit, injection_max or {})
+
+    def injection_top(self, kind: str, *values: ArrayLike | None) -> float:
+        """Give the top of a gate's injection: the report's, else the largest of these values, rounded up."""
+        return self.injection_max.get(kind) or round_up(largest(*values))
 
     @property
     def gate_norm(self) -> Normalize:

@@ -24,7 +24,7 @@ from qd_detr.gates.figures.sample import plot_sample
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_pool import write_sample_figures
 from qd_detr.gates.figures.style import FigureScale, round_up, save_figure
-from qd_detr.gates.gating import ATTENTION, FFN, ValueRange
+from qd_detr.gates.gating import ATTENTION, ValueRange
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.drawing_findings import finding_figures
 from qd_detr.gates.results.tree import ResultsTree
@@ -40,19 +40,16 @@ def sample_data(context: SampleContext, entry: SampleGates) -> Iterator[SampleDa
     for b, sample in enumerate(samples):
         n_clips = int(sample.valid_lengths[0])
         name = str(context.sample_id) if len(samples) == 1 else f"{context.sample_id}[{b}]"
-        injection = {kind: values[:, 0] for kind, values in sample.injection.items()}
         yield SampleData(
             sample_id=name,
             gating_type=sample.gating_type,
-            attention_gates=sample.gates[ATTENTION.kind][:, 0],
-            ffn_gates=sample.gates[FFN.kind][:, 0],
+            values={kind: values[:, 0] for kind, values in sample.gates.items()},
             n_clips=n_clips,
             clip_length_s=context.clip_length_s,
             duration_s=query.duration_s if query else None,
             query=query.query if query else None,
             vid=query.vid if query else None,
-            attention_injection=injection.get(ATTENTION.kind),
-            ffn_injection=injection.get(FFN.kind),
+            injection={kind: values[:, 0] for kind, values in sample.injection.items()},
             true_windows_s=np.array(query.relevant_windows) if query and query.relevant_windows is not None else None,
             predicted_windows=np.array(line["pred_relevant_windows"]).reshape(-1, 3) if line else None,
             predicted_saliency=np.array(line["pred_saliency_scores"]) if line else None,
@@ -152,13 +149,12 @@ def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, 
 
 def run_scale(analysis: GateAnalysis) -> FigureScale:
     """Return the one scale of all figures of a run."""
-    overall = [analysis.statistics[gate.gates_key] for gate in analysis.facts.gates]
-    injection = [_injection_top(entry["injection"]) if entry["injection"] else None for entry in overall]
+    overall = {gate.kind: analysis.statistics[gate.gates_key] for gate in analysis.facts.gates}
+    tops = {kind: _injection_top(entry["injection"]) for kind, entry in overall.items() if entry["injection"]}
     return FigureScale.for_gates(
         analysis.facts.gate_range,
-        (min(e["min"] for e in overall), max(e["max"] for e in overall)),
-        attention_injection_max=injection[0] or None,
-        ffn_injection_max=injection[1] or None,
+        (min(e["min"] for e in overall.values()), max(e["max"] for e in overall.values())),
+        {kind: top for kind, top in tops.items() if top},
     )
 
 
@@ -188,14 +184,15 @@ def _audio(row: SampleRow) -> float:
 def overall_data(findings: RunFindings) -> OverallData:
     """Return what the distribution figures show."""
     analysis = findings.analysis
+    kinds = analysis.facts.kinds
     return OverallData(
         gating_type=analysis.facts.gating_type,
         n_samples=len(analysis.rows),
         n_videos=_n_videos(findings),
-        attention=_distribution(analysis, "attention"),
-        ffn=_distribution(analysis, "ffn"),
-        attention_injection=_injection_summary(analysis, "attention"),
-        ffn_injection=_injection_summary(analysis, "ffn"),
+        gates={kind: _distribution(analysis, kind) for kind in kinds},
+        injection={kind: LayerSummary.of_values(_column(analysis, kind, "injection_mean")) for kind in kinds}
+        if analysis.has_injection
+        else {},
     )
 
 
@@ -242,12 +239,6 @@ def _summary(entries: Sequence[Mapping[str, Any]]) -> LayerSummary:
     )
 
 
-def _injection_summary(analysis: GateAnalysis, kind: str) -> LayerSummary | None:
-    if not analysis.has_injection:
-        return None
-    return LayerSummary.of_values(_column(analysis, kind, "injection_mean"))
-
-
 def _column(analysis: GateAnalysis, kind: str, name: str) -> np.ndarray:
     """Return one figure of every sample and layer, (S, N)."""
     return np.array([[getattr(gate, name) for gate in row.gates[kind]] for row in analysis.rows], dtype=float)
@@ -256,19 +247,13 @@ def _column(analysis: GateAnalysis, kind: str, name: str) -> np.ndarray:
 def pattern_data(findings: RunFindings) -> PatternData:
     """Return what the samples x layers figure shows."""
     analysis = findings.analysis
-    injection = {
-        gate.kind: _column(analysis, gate.kind, "injection_mean") if analysis.has_injection else None
-        for gate in analysis.facts.gates
-    }
+    kinds = analysis.facts.kinds
     return PatternData(
         sample_ids=[str(row.sample_id) for row in analysis.rows],
         gating_type=analysis.facts.gating_type,
-        attention_gates=_column(analysis, "attention", "mean"),
-        ffn_gates=_column(analysis, "ffn", "mean"),
-        attention_magnitudes=_column(analysis, "attention", "abs_mean"),
-        ffn_magnitudes=_column(analysis, "ffn", "abs_mean"),
-        attention_injection=injection["attention"],
-        ffn_injection=injection["ffn"],
+        gates={kind: _column(analysis, kind, "mean") for kind in kinds},
+        magnitudes={kind: _column(analysis, kind, "abs_mean") for kind in kinds},
+        injection={kind: _column(analysis, kind, "injection_mean") for kind in kinds} if analysis.has_injection else {},
         n_videos=_n_videos(findings),
     )
 
