@@ -94,6 +94,13 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="when the audio made the prediction what it is; costs each sample about 130 forwards",
     )
+    add(
+        "--margin",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="percent points of a metric within which an effect counts as none (default: 1)",
+    )
     add("--no_effects", action="store_true", help="leave out what is run by default: gates off and the audio share")
     add(
         "--compare_runs",
@@ -183,6 +190,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         interventions=args.interventions,
         ablate=args.ablate,
         audio=tuple(args.audio),
+        margin=args.margin,
         no_effects=args.no_effects,
         timeline=args.timeline,
         resume=args.resume,

@@ -81,13 +81,45 @@ def test_a_planted_effect_is_found_with_its_size_direction_and_slice():
     assert result["gates_recorded"] == "after"
 
 
+def test_queries_that_change_hands_are_counted_even_where_the_net_effect_is_0():
+    run = planted_run(np.ones(40, bool))
+    lines = {name: list(lines) for name, lines in run.lines.items()}
+    for i in range(0, 40, 5):  # four rescued, four harmed
+        lost = "baseline" if i % 2 else ATTENTION_OFF
+        lines[lost][i] = line(i, 60.0, 80.0)
+    run = replace(run, lines=lines)
+    strict, loose = reversed(audio_help(run, draws=500)["flips"])
+    for record in (loose, strict):
+        assert [record[key]["count"] for key in ("rescued", "harmed", "unmoved_right", "unmoved_wrong")] == [
+            4,
+            4,
+            32,
+            0,
+        ]
+        assert record["rescued"]["share"]["estimate"] == pytest.approx(10.0)
+        # Nobody was wrong both ways; with 20 videos up to 3 / 20 of them could be.
+        assert (record["unmoved_wrong"]["share"]["low"], record["unmoved_wrong"]["share"]["high"]) == (0.0, 15.0)
+    column = sample_columns(run)["audio_flip_R1_50_gates_off"]
+    assert [column[i] for i in range(0, 40, 5)] == [1, -1] * 4
+    assert sum(map(abs, column.values())) == 8
+
+
+def test_a_model_that_no_gate_moves_is_equivalent_only_where_enough_videos_say_so():
+    for n, expected in ((40, "undecided"), (700, "equivalent")):
+        (verdict,) = audio_help(planted_run(np.ones(n, bool), n), draws=100)["verdict"]
+        bound = 100 * 3 / (n / 2)  # in points, of n / 2 source videos
+        assert (verdict["effect"]["low"], verdict["effect"]["high"]) == (pytest.approx(-bound), pytest.approx(bound))
+        assert (verdict["verdict"], verdict["primary"], verdict["margin"]) == (expected, True, 1.0)
+
+
 def test_audio_that_hurts_is_said_to_hurt():
     run = planted_run(np.arange(40) % 4 == 0)
     swapped = {"baseline": run.lines[ATTENTION_OFF], ATTENTION_OFF: run.lines["baseline"]}
     (verdict,) = audio_help(replace(run, lines=swapped), draws=500)["verdict"]
     assert verdict["direction"] == "hurts"
-    assert verdict["worst_slice"]["effect"]["estimate"] < 0
-    assert verdict["best_slice"] is None
+    assert (verdict["verdict"], verdict["size"]) == ("hurts", "beyond")
+    # All queries are alike: every slice holds all of them or none, and none can be told from the rest.
+    assert verdict["worst_slice"] is verdict["best_slice"] is None
 
 
 def test_an_effect_that_is_not_shown_is_reported_as_such():
@@ -185,7 +217,13 @@ def test_a_whole_sweep_gives_json_with_every_part_and_the_same_seed_the_same_byt
     columns = sample_columns(run)
     assert set(columns) == {
         f"{what}_{way}"
-        for what in ("audio_effect_AP", "audio_effect_best_IoU", "first_window_iou")
+        for what in (
+            "audio_effect_AP",
+            "audio_effect_best_IoU",
+            "first_window_iou",
+            "audio_flip_R1_50",
+            "audio_flip_R1_70",
+        )
         for way in ("gates_off", "silence")
     }
     assert all(len(column) == 24 for column in columns.values())

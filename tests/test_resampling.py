@@ -15,6 +15,7 @@ from qd_detr.gates.analysis import resampling
 from qd_detr.gates.analysis.ranks import average_ranks
 from qd_detr.gates.analysis.resampling import (
     bootstrap_correlation,
+    contrast_bootstrap,
     false_discovery,
     paired_bootstrap,
     ratio_bootstrap,
@@ -161,19 +162,63 @@ def test_degenerate_data_is_said_plainly():
         paired_bootstrap([1.0, 2.0], ["a", "a"], seed=0)[0],
         paired_bootstrap([np.nan, np.nan], ["a", "b"], seed=0)[0],
     )
-    assert (zero["estimate"], zero["low"], zero["high"], zero["p"]) == (0, 0, 0, 1)
-    assert "do not differ" in zero["reason"]
+    assert (zero["estimate"], zero["low"], zero["high"], zero["reason_key"]) == (0, None, None, "too_few_clusters")
     assert (one["estimate"], one["low"], one["high"], one["p"]) == (1.5, None, None, None)
     assert "one source video" in one["reason"]
     assert (nothing["estimate"], nothing["n"], nothing["n_undefined"]) == (None, 0, 2)
     assert paired_bootstrap([], [], seed=0)[0]["reason"] == "no query has a value"
-    assert "rough" in paired_bootstrap([1.0, 2.0, 4.0], ["a", "b", "c"], seed=0)[0]["reason"]
+    assert "rough" in paired_bootstrap([1.0, 2.0, 4.0, 3.0, 2.0, 0.0], list("abcdef"), seed=0)[0]["reason"]
     assert paired_bootstrap(np.zeros((0, 3)), [], seed=0)[2]["n"] == 0
 
 
+def test_where_all_videos_agree_the_interval_is_that_of_the_rule_of_three():
+    zero, all_right, unbounded = (
+        paired_bootstrap(np.full(40, value), [str(i // 2) for i in range(40)], seed=0, bounds=bounds)[0]
+        for value, bounds in ((0.0, [(-100, 100)]), (100.0, [(0, 100)]), (3.0, None))
+    )
+    # 20 videos: up to 3 / 20 of them could be otherwise, each by at most 100.
+    assert (zero["low"], zero["high"], zero["p"], zero["rule_of_three"]) == (-15.0, 15.0, 1.0, 0.15)
+    assert (all_right["low"], all_right["high"]) == (85.0, 100.0)
+    assert (unbounded["low"], unbounded["reason_key"]) == (None, "same_value")
+
+
+def test_from_six_to_nine_videos_the_interval_is_a_cluster_t_interval():
+    rng = np.random.default_rng(5)
+    clusters = np.repeat(list("abcdefgh"), [1, 2, 3, 1, 2, 5, 1, 3])
+    values = rng.normal(1, 2, len(clusters))
+    got = paired_bootstrap(values, clusters, seed=0, draws=100)[0]
+    # The textbook's cluster-robust variance of a mean, spelled out.
+    off = [sum(v - values.mean() for v, c in zip(values, clusters, strict=True) if c == name) for name in "abcdefgh"]
+    error = math.sqrt(8 / 7 * sum(x * x for x in off)) / len(values)
+    low, high = stats.t.interval(0.95, 7, loc=values.mean(), scale=error)
+    assert (got["low"], got["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert got["p"] == pytest.approx(2 * stats.t.sf(abs(values.mean()) / error, 7))
+    assert got["standard_error"] == pytest.approx(error)
+    assert got["design_effect"] == pytest.approx(error**2 / (values.var(ddof=1) / len(values)))
+    assert got["reason_key"] == "few_clusters"
+
+
+def test_a_part_is_compared_with_all_others():
+    rng = np.random.default_rng(6)
+    clusters = clustered(rng, 40)
+    values, part = rng.normal(size=len(clusters)), rng.random(len(clusters)) < 0.4
+    got = contrast_bootstrap(values, part, clusters, seed=3, draws=400)[0]
+    by_hand = values[part].mean() - values[~part].mean()
+    assert got["estimate"] == pytest.approx(by_hand)
+    # Whole videos with one video's queries each: the t interval of two groups is close to Welch's.
+    alone = [str(i) for i in range(400)]
+    x = np.r_[rng.normal(0, 1, 150), rng.normal(0.5, 2, 250)]
+    got = contrast_bootstrap(x, np.arange(400) < 150, alone, seed=3)[0]
+    welch = stats.ttest_ind(x[:150], x[150:], equal_var=False).confidence_interval()
+    assert (got["low"], got["high"]) == (pytest.approx(welch.low, abs=0.03), pytest.approx(welch.high, abs=0.03))
+    assert contrast_bootstrap(values, np.ones(len(values)), clusters, seed=3)[0]["estimate"] is None
+
+
 def test_a_subset_in_one_video_has_no_interval_while_the_others_do():
-    values = np.array([[1.0, 5.0], [2.0, np.nan], [3.0, np.nan], [7.0, np.nan]])
-    whole, part = paired_bootstrap(values, list("abcd"), seed=0)
+    values = np.full((6, 2), np.nan)
+    values[:, 0] = [1.0, 2.0, 3.0, 7.0, 2.0, 4.0]
+    values[0, 1] = 5.0
+    whole, part = paired_bootstrap(values, list("abcdef"), seed=0)
     assert whole["low"] is not None
     assert part["estimate"] == 5.0
     assert part["low"] is None

@@ -16,15 +16,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, Interval, false_discovery, paired_bootstrap
+from qd_detr.gates.analysis.intervals import Interval
+from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, paired_bootstrap
+from qd_detr.gates.analysis.verdicts import MARGIN_POINTS, controlled, verdict_of
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.evaluation import Scores, benchmark_of
-from qd_detr.gates.runs.interventions.conditions import DOSES, Condition, dose_name
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, DOSES, Condition, audio_name, dose_name
 from qd_detr.gates.runs.interventions.edits import BASELINE, to_plain
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
 
 Array = NDArray[np.float64]
+POINTS = (-100.0, 100.0)
+"""Least and greatest change of a query's metric, in percent points."""
+CHANGE_BOUNDS = {"first_window_changed": (0.0, 100.0), "first_window_iou": (0.0, 1.0), "top_clip_changed": (0.0, 100.0)}
+"""Least and greatest value of a query's figures of `line_changes`."""
+
+WITHOUT = {"gates_off": ATTENTION_OFF, "silence": audio_name("none")}
+"""The ways to be without audio, the primary contrast first: a short name, and the condition of the sweep."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,12 +43,14 @@ class ScoredSweep:
     Attributes:
         run: what was run. labelled: which of its N queries have labels.
         scored: per condition that was run; empty if no query has labels.
+        contrasts: what the baseline is compared with: a short name, and the condition; the primary one first.
     """
 
     run: SweepRun
     dset_name: str
     labelled: NDArray[np.bool_]
     scored: Mapping[str, Scores]
+    contrasts: Mapping[str, str]
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -54,6 +65,12 @@ class ScoredSweep:
         if not self.scored:
             return None
         return benchmark_of(self.dset_name).primary
+
+    @property
+    def primary_condition(self) -> str | None:
+        """The condition of the primary contrast, under the name it was run by."""
+        first = next(iter(self.contrasts.values()), None)
+        return None if first is None else self.run.run_name(first)
 
     @property
     def labelled_queries(self) -> list[Query]:
@@ -74,9 +91,21 @@ class ScoredSweep:
         """Return the scores of a condition, also of one that was not run because it equals another."""
         return self.scored[self.run.run_name(name)]
 
+    def effect(self, contrast: str, metric: str) -> Array:
+        """Return per labelled query (n,) a metric of the baseline minus that of a contrast, in percent points."""
+        return self.of(BASELINE).columns[metric] - self.of(self.contrasts[contrast]).columns[metric]
 
-def score_sweep(run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0) -> ScoredSweep:
+
+def score_sweep(
+    run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0, contrasts: Mapping[str, str] | None = None
+) -> ScoredSweep:
     """Evaluate every condition on the queries that have labels.
+
+    Args:
+        run: what was run.
+        dset_name: decides the metrics.
+        clip_length_s: seconds per saliency clip.
+        contrasts: see `ScoredSweep`; None: the ways to be without audio that were run.
 
     Raises:
         DataError: labels or predictions that cannot be judged.
@@ -88,7 +117,9 @@ def score_sweep(run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0
         for name, lines in run.lines.items():
             kept = [line for line, has in zip(lines, labelled, strict=True) if has]
             scored[name] = benchmark_of(dset_name).score(kept, queries, clip_length_s)
-    return ScoredSweep(run, dset_name, labelled, scored)
+    if contrasts is None:
+        contrasts = {short: name for short, name in WITHOUT.items() if run.has(name)}
+    return ScoredSweep(run, dset_name, labelled, scored, contrasts)
 
 
 def prediction_changes(run: SweepRun, name: str) -> dict[str, Array]:
@@ -118,7 +149,7 @@ def line_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
 
 
 def condition_effects(
-    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL
+    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL, margin: float = MARGIN_POINTS
 ) -> list[dict[str, Any]]:
     """Return a record per condition, JSON-ready, in the order of the conditions.
 
@@ -127,13 +158,15 @@ def condition_effects(
         or None), "audio" ({"mode", "seed"} or None), "gates" (per layer and kind: magnitude, change, injection,
         injection_change, means over queries), "predictions" ({"first_window_changed" and "top_clip_changed" in
         percent of the queries, "first_window_iou"}, each an interval), "metrics" ({metric: {"baseline", "value",
-        "change" (an interval), "adjusted_p", "significant"}}; {} without labels)}. adjusted_p is
-        Benjamini-Hochberg's, over all metrics of all conditions that were run, the baseline aside.
+        "change" (an interval), "adjusted_p", "significant", "verdict" (see `verdict_of`: does the condition raise the
+        metric?)}}; {} without labels)}. adjusted_p is Benjamini-Hochberg's, over all metrics of all conditions that
+        were run, the baseline aside; the primary metric of the primary contrast was stated beforehand, keeps its own
+        p and is none of the tests.
     """
     run = sweep.run
     changed = [name for name in run.lines if name != BASELINE]
     predictions = _prediction_intervals(sweep, changed, seed, draws, level)
-    metrics = _metric_changes(sweep, changed, seed, draws, level)
+    metrics = _metric_changes(sweep, changed, seed, draws, level, margin)
     records = []
     for condition in run.conditions:
         name = run.run_name(condition.name)
@@ -142,7 +175,7 @@ def condition_effects(
                 "name": condition.name,
                 "same_as": run.same_as.get(condition.name),
                 **_what(condition),
-                "gates": _gate_record(run.gates[name], run.kinds),
+                "gates": _gate_record(run.gates[name], run.kinds) if name in run.gates else [],
                 "predictions": predictions.get(name),
                 "metrics": metrics.get(name, _unchanged(sweep)),
             }
@@ -165,25 +198,28 @@ def _prediction_intervals(
         return {}
     columns = {name: prediction_changes(sweep.run, name) for name in names}
     table = np.stack([column for changes in columns.values() for column in changes.values()], axis=1)
-    intervals = iter(paired_bootstrap(table, sweep.clusters, seed=seed, draws=draws, level=level))
-    return {name: {key: without_p(next(intervals)) for key in changes} for name, changes in columns.items()}
+    bounds = [CHANGE_BOUNDS[key] for changes in columns.values() for key in changes]
+    intervals = iter(paired_bootstrap(table, sweep.clusters, seed=seed, draws=draws, level=level, bounds=bounds))
+    return {name: {key: without_test(next(intervals)) for key in changes} for name, changes in columns.items()}
 
 
-def without_p(interval: Interval) -> dict[str, Any]:
+def without_test(interval: Interval) -> dict[str, Any]:
     """Return an interval of a share or an overlap, which has nothing to test against 0."""
-    return {key: value for key, value in interval.items() if key != "p"}
+    return {key: value for key, value in interval.items() if key not in ("p", "equivalence_low", "equivalence_high")}
 
 
 def _metric_changes(
-    sweep: ScoredSweep, names: Sequence[str], seed: int, draws: int, level: float
+    sweep: ScoredSweep, names: Sequence[str], seed: int, draws: int, level: float, margin: float
 ) -> dict[str, dict[str, Any]]:
     if not names or not sweep.scored:
         return {}
     before = sweep.of(BASELINE).columns
     pairs = [(name, metric) for name in names for metric in sweep.metrics]
     table = np.stack([sweep.of(name).columns[metric] - before[metric] for name, metric in pairs], axis=1)
-    intervals = paired_bootstrap(table, sweep.labelled_clusters, seed=seed, draws=draws, level=level)
-    control = false_discovery([interval["p"] for interval in intervals])
+    settings = {"seed": seed, "draws": draws, "level": level}
+    intervals = paired_bootstrap(table, sweep.labelled_clusters, bounds=[POINTS] * len(pairs), **settings)  # type: ignore[arg-type]
+    first = (sweep.primary_condition, sweep.primary)
+    control = controlled(intervals, pairs.index(first) if first in pairs else None)
     found: dict[str, dict[str, Any]] = {}
     for i, (name, metric) in enumerate(pairs):
         found.setdefault(name, {})[metric] = {
@@ -192,6 +228,7 @@ def _metric_changes(
             "change": intervals[i],
             "adjusted_p": control["adjusted"][i],
             "significant": control["significant"][i],
+            "verdict": verdict_of(intervals[i], margin=margin, adjusted_p=control["adjusted"][i]),
         }
     return found
 
@@ -202,7 +239,7 @@ def _unchanged(sweep: ScoredSweep) -> dict[str, Any]:
         return {}
     values = {metric: float(sweep.of(BASELINE).columns[metric].mean()) for metric in sweep.metrics}
     return {
-        metric: {"baseline": value, "value": value, "change": None, "adjusted_p": None, "significant": None}
+        metric: {"baseline": value, "value": value} | dict.fromkeys(("change", "adjusted_p", "significant", "verdict"))
         for metric, value in values.items()
     }
 

@@ -5,11 +5,9 @@ Letters: n queries, K columns (metrics, interventions), C clusters (source video
 Queries weigh the same, clusters are drawn: each draw takes C clusters with replacement and forms the statistic from
 the queries in them. All that is needed of a cluster is its sums, so a draw is one row of counts (C,) times (C, F).
 
-Intervals are expanded percentile intervals (Hesterberg 2015, "What teachers should know about the bootstrap",
-The American Statistician 69(4)): the bootstrap's own distribution is too narrow by sqrt((C - 1) / C) and has normal,
-not t, tails, so the quantiles are taken at Phi(-t_{C-1} sqrt(C / (C - 1))). Intervals that correct for skewness (BCa,
-bootstrap-t) do worse where most differences are 0, as those of R1 are: they take the skewness of the few queries that
-changed for that of the population. benchmarks/coverage.py measures how often the truth is covered.
+How draws become an interval is said in `intervals`. Intervals that correct for skewness (BCa, bootstrap-t) do worse
+where most differences are 0, as those of R1 are: they take the skewness of the few queries that changed for that of the
+population. benchmarks/coverage.py measures how often the truth is covered.
 """
 
 from __future__ import annotations
@@ -21,27 +19,12 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of
 from qd_detr.gates.analysis.ranks import average_ranks
-from qd_detr.gates.analysis.student import NORMAL, t_cdf, t_quantile
 
 DRAWS = 10_000
 LEVEL = 0.95
-FEW_CLUSTERS = 10
 _BLOCK_BYTES = 1 << 24
-
-
-class Interval(TypedDict):
-    """An estimate with its interval, ready for JSON; None where it could not be had, `reason` says why."""
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-    level: float
-    p: float | None
-    n: int  # queries with a value
-    n_clusters: int  # source videos that have such a query
-    n_undefined: int  # queries without a value, left out
-    reason: str | None
 
 
 class Decisions(TypedDict):
@@ -54,7 +37,13 @@ class Decisions(TypedDict):
 
 
 def paired_bootstrap(
-    differences: ArrayLike, clusters: Sequence[str], *, seed: int, draws: int = DRAWS, level: float = LEVEL
+    differences: ArrayLike,
+    clusters: Sequence[str],
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    bounds: Sequence[tuple[float, float]] | None = None,
 ) -> list[Interval]:
     """Return the mean difference over queries with its interval, one per column.
 
@@ -65,10 +54,13 @@ def paired_bootstrap(
         seed: the same seed gives the same numbers; all columns share the draws.
         draws: D.
         level: the interval's.
+        bounds: per column the least and greatest value a query can have; with them a column in which all queries
+            show one value gets the interval of the rule of three instead of none.
     """
     values = _columns(differences, "differences")
     defined = ~np.isnan(values)
-    return ratio_bootstrap(np.where(defined, values, 0.0), defined, clusters, seed=seed, draws=draws, level=level)
+    settings = {"seed": seed, "draws": draws, "level": level}
+    return ratio_bootstrap(np.where(defined, values, 0.0), defined, clusters, bounds=bounds, **settings)  # type: ignore[arg-type]
 
 
 def ratio_bootstrap(
@@ -79,6 +71,7 @@ def ratio_bootstrap(
     seed: int,
     draws: int = DRAWS,
     level: float = LEVEL,
+    bounds: Sequence[tuple[float, float]] | None = None,
 ) -> list[Interval]:
     """Return sum(numerators) / sum(denominators) with its interval, one per column.
 
@@ -92,6 +85,7 @@ def ratio_bootstrap(
         seed: the same seed gives the same numbers; all columns share the draws.
         draws: D.
         level: the interval's.
+        bounds: as in `paired_bootstrap`.
     """
     top, bottom = _columns(numerators, "numerators"), _columns(denominators, "denominators")
     if top.shape != bottom.shape or not np.isfinite(top).all() or not np.isfinite(bottom).all() or (bottom < 0).any():
@@ -101,19 +95,102 @@ def ratio_bootstrap(
         )
     _check(level, draws, len(top), clusters)
     columns = top.shape[1]
-    sums = _cluster_sums(np.concatenate([top, bottom], axis=1), clusters)  # (C, 2 K)
-    takes_part = bottom > 0
-    n_clusters = (_cluster_sums(takes_part, clusters) > 0).sum(axis=0)
+    members = _members(clusters)
+    sums = _sums(np.concatenate([top, bottom], axis=1), members)  # (C, 2 K)
     totals = np.concatenate(list(_resampled(sums, draws, seed)))  # (D, 2 K)
+    weights = bottom.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = totals[:, :columns] / totals[:, columns:]  # (D, K)
-        estimates = top.sum(axis=0) / bottom.sum(axis=0)
-    counts = takes_part.sum(axis=0)
-    missing = "no query has a value"
+        estimates = top.sum(axis=0) / weights
+        parts = (top - estimates * bottom) / weights  # (n, K): what a query adds to the ratio, to first order
     return [
-        _interval(estimates[k], drawn[:, k], int(counts[k]), int(n_clusters[k]), len(top), level, missing)
+        _mean_interval(
+            estimates[k],
+            drawn[:, k],
+            parts[:, k],
+            bottom[:, k] > 0,
+            members,
+            level,
+            bounds=None if bounds is None else bounds[k],
+        )
         for k in range(columns)
     ]
+
+
+def contrast_bootstrap(
+    values: ArrayLike,
+    parts: ArrayLike,
+    clusters: Sequence[str],
+    *,
+    seed: int,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+) -> list[Interval]:
+    """Return the mean over part of the queries minus the mean over all others, with its interval, one per column.
+
+    `n_clusters` is the number of source videos of the smaller side: it decides whether there is an interval.
+
+    Args:
+        values: (n,) or (n, K), finite.
+        parts: the same shape, True for the queries of the part.
+        clusters: (n,) the source video of each query.
+        seed: the same seed gives the same numbers; all columns share the draws.
+        draws: D.
+        level: the interval's.
+    """
+    given, inside = _columns(values, "values"), _columns(parts, "parts") > 0
+    if given.shape != inside.shape or not np.isfinite(given).all():
+        raise ValueError(f"values {given.shape} and parts {inside.shape} must have one shape, values be finite")
+    _check(level, draws, len(given), clusters)
+    columns = given.shape[1]
+    members = _members(clusters)
+    sides = (inside, ~inside)
+    sums = _sums(np.concatenate([x for side in sides for x in (given * side, side)], axis=1), members)  # (C, 4 K)
+    totals = np.concatenate(list(_resampled(sums, draws, seed))).reshape(draws, 4, columns)
+    counts = [side.sum(axis=0) for side in sides]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]  # (D, K)
+        means = [(given * side).sum(axis=0) / count for side, count in zip(sides, counts, strict=True)]
+        shares = [side * (given - mean) / count for side, mean, count in zip(sides, means, counts, strict=True)]
+    return [
+        _mean_interval(
+            means[0][k] - means[1][k],
+            drawn[:, k],
+            shares[0][:, k] - shares[1][:, k],
+            np.ones(len(given), dtype=bool),
+            members,
+            level,
+            n_clusters=min(len(np.unique(members[side[:, k]])) for side in sides),
+        )
+        for k in range(columns)
+    ]
+
+
+def _mean_interval(
+    estimate: float,
+    drawn: NDArray[np.float64],
+    parts: NDArray[np.float64],
+    takes_part: NDArray[np.bool_],
+    members: NDArray[np.intp],
+    level: float,
+    bounds: tuple[float, float] | None = None,
+    n_clusters: int | None = None,
+) -> Interval:
+    """Return the interval of a mean, or of a difference of means, from what each query adds to it (n,)."""
+    of_clusters = np.bincount(members[takes_part], parts[takes_part])
+    seen = np.bincount(members[takes_part]) > 0
+    n = int(takes_part.sum())
+    return interval_of(
+        estimate,
+        drawn,
+        spread_of(parts[takes_part], of_clusters[seen].astype(np.float64)),
+        n=n,
+        n_clusters=int(seen.sum()) if n_clusters is None else n_clusters,
+        n_undefined=len(parts) - n,
+        level=level,
+        missing="no query has a value",
+        bounds=bounds,
+    )
 
 
 def bootstrap_correlation(
@@ -151,16 +228,26 @@ def bootstrap_correlation(
     for k, (influence, _) in enumerate(parts):
         features[defined[:, k], 4 * k] = 1.0
         features[defined[:, k], 4 * k + 1 : 4 * k + 4] = influence
-    sums = _cluster_sums(features, clusters)  # (C, 4 K)
+    sums = _sums(features, _members(clusters))  # (C, 4 K)
     totals = np.concatenate(list(_resampled(sums, draws, seed)))
     intervals = []
     for k, (_, estimate) in enumerate(parts):
         n, *moments = totals[:, 4 * k : 4 * k + 4].T
         drawn = _correlation(*(_over(moment, n) for moment in moments))
-        n_clusters = int((sums[:, 4 * k] > 0).sum())
         count = int(defined[:, k].sum())
-        missing = "fewer than two queries have values, or all of x or of y are equal"
-        intervals.append(_interval(estimate, drawn, count, n_clusters, len(left), level, missing))
+        intervals.append(
+            interval_of(
+                estimate,
+                drawn,
+                None,
+                n=count,
+                n_clusters=int((sums[:, 4 * k] > 0).sum()),
+                n_undefined=len(left) - count,
+                level=level,
+                missing="fewer than two queries have values, or all of x or of y are equal",
+                bounds=(estimate, estimate),  # all draws equal: a correlation of 1 or -1
+            )
+        )
     return intervals
 
 
@@ -200,10 +287,14 @@ def _check(level: float, draws: int, n: int, clusters: Sequence[str]) -> None:
         )
 
 
-def _cluster_sums(values: NDArray[np.generic], clusters: Sequence[str]) -> NDArray[np.float64]:
-    """Return the sums of `values` (n, F) per cluster (C, F), clusters in the order of their names."""
-    names, members = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
-    sums = np.zeros((len(names), values.shape[1]))
+def _members(clusters: Sequence[str]) -> NDArray[np.intp]:
+    """Return the number of each query's cluster (n,), clusters in the order of their names."""
+    return np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
+
+
+def _sums(values: NDArray[np.generic], members: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return the sums of `values` (n, F) per cluster (C, F)."""
+    sums = np.zeros((int(members.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(sums, members, values)
     return sums
 
@@ -266,44 +357,3 @@ def _correlation(
     usable = (x_square > 0.25) & (y_square > 0.25)
     root = np.sqrt(np.where(usable, spread, np.nan))
     return np.clip((product - 0.25) / root, -1.0, 1.0)
-
-
-def _interval(
-    estimate: float, drawn: NDArray[np.float64], n: int, n_clusters: int, n_all: int, level: float, missing: str
-) -> Interval:
-    """Return the expanded percentile interval and the p value at which its edge would reach 0."""
-    result: Interval = {
-        "estimate": None,
-        "low": None,
-        "high": None,
-        "level": level,
-        "p": None,
-        "n": n,
-        "n_clusters": n_clusters,
-        "n_undefined": n_all - n,
-        "reason": missing,
-    }
-    if math.isnan(estimate):
-        return result
-    result["estimate"] = float(estimate)
-    if n_clusters < 2:
-        result["reason"] = "all queries come from one source video: nothing to resample"
-        return result
-    drawn = drawn[~np.isnan(drawn)]  # a draw without a single query that takes part
-    if not drawn.size:
-        result["reason"] = "no draw held a query with a value"
-        return result
-    df = n_clusters - 1
-    widen = math.sqrt(n_clusters / df)
-    tail = NORMAL.cdf(t_quantile((1 - level) / 2, df) * widen)
-    low, high = np.quantile(drawn, [tail, 1 - tail])
-    # Draws at exactly 0 count for both sides, so p < 1 - level means that the interval leaves 0 out.
-    beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
-    share = min((1 + int(beyond)) / (1 + drawn.size), 0.5)
-    p = min(1.0, 2 * t_cdf(NORMAL.inv_cdf(share) / widen, df))
-    reason = None
-    if drawn.min() == drawn.max():
-        reason = "the draws do not differ: all source videos show the same value"
-    elif n_clusters < FEW_CLUSTERS:
-        reason = f"only {n_clusters} source videos: the interval is rough"
-    return result | {"low": float(low), "high": float(high), "p": p, "reason": reason}

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.gates.analysis.effects import line_changes, without_p
+from qd_detr.gates.analysis.effects import CHANGE_BOUNDS, POINTS, line_changes, without_test
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
 from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.video_names import source_video
@@ -105,7 +105,9 @@ def compare_runs(
     clusters = [source_video(vid) for vid in vids]
     before, after = ([run.lines[one] for one in ids] for run in pair)
     changes = line_changes(before, after)
-    intervals = paired_bootstrap(np.stack(list(changes.values()), axis=1), clusters, **settings)  # type: ignore[arg-type]
+    bounds = [CHANGE_BOUNDS[key] for key in changes]
+    table = np.stack(list(changes.values()), axis=1)
+    intervals = paired_bootstrap(table, clusters, bounds=bounds, **settings)  # type: ignore[arg-type]
     metrics, per_query = _metrics(pair, ids, clusters, settings)
     return {
         "runs": [_what(run) for run in pair],
@@ -113,7 +115,7 @@ def compare_runs(
         "n_source_videos": len(set(clusters)),
         "bootstrap": {**settings, "clusters": "source videos"},
         "gates": _gates(pair, ids, clusters, settings),
-        "predictions": {key: without_p(interval) for key, interval in zip(changes, intervals, strict=True)},
+        "predictions": {key: without_test(interval) for key, interval in zip(changes, intervals, strict=True)},
         "metrics": metrics,
         "queries": [
             {"id": before[i]["qid"], "vid": vids[i], "first_window_iou": float(changes["first_window_iou"][i])}
@@ -248,7 +250,7 @@ def _metrics(
     ]
     names = list(scores[0].columns)
     table = np.stack([scores[1].columns[name] - scores[0].columns[name] for name in names], axis=1)
-    intervals = paired_bootstrap(table, clusters, **settings)
+    intervals = paired_bootstrap(table, clusters, bounds=[POINTS] * len(names), **settings)
     control = false_discovery([interval["p"] for interval in intervals])
     rows = [
         {

@@ -30,6 +30,8 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
     """
     if request.batch_size is not None and request.batch_size < 1:
         raise RequestError(f"--batch_size must be at least 1; got {request.batch_size}")
+    if not 0 < request.margin <= 100:
+        raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {request.margin:g}")
     if not request.history_memory_mb >= 0:
         raise RequestError(f"--history_memory must be 0 or more megabytes; got {request.history_memory_mb}")
     ResultsTree(request.output_dir).check()

@@ -166,7 +166,7 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
         findings.sections["audio_share"] = audio_share(swept)
         columns |= share_columns(findings.sections["audio_share"])
     effects = swept.of_audio()
-    findings.sections["audio_help"] = audio_help(effects, seed=request.seed, **what)
+    findings.sections["audio_help"] = audio_help(effects, seed=request.seed, margin=request.margin, **what)
     findings.sections["interventions"] = to_plain(
         [condition.intervention for condition in effects.conditions if condition.intervention is not None]
     )

@@ -42,6 +42,7 @@ class AnalysisRequest:
     interventions: Path | None = None
     ablate: bool = False
     audio: tuple[str, ...] = ()
+    margin: float = 1.0
     no_effects: bool = False
     timeline: bool = False
     resume: bool = False

@@ -1,0 +1,103 @@
+"""Do the gates foretell the audio effect? Rank correlations over queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qd_detr.gates.analysis.effects import ScoredSweep
+from qd_detr.gates.analysis.intervals import Interval
+from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, bootstrap_correlation, false_discovery
+from qd_detr.gates.gating import ATTENTION
+from qd_detr.gates.runs.interventions.edits import BASELINE
+from qd_detr.gates.runs.interventions.results import SweepRun
+
+Array = NDArray[np.float64]
+
+SHOWN = {"gates_off": "all attention gates off", "silence": "silent audio"}
+NO_RELATION = "no relation found: the interval contains 0"
+
+
+def gate_figures_of_queries(run: SweepRun) -> dict[str, Array]:
+    """Return per query (N,) its attention gates' magnitude and injection in the baseline, means over layers."""
+    attention = run.kinds.index(ATTENTION.kind)
+    figures = {"magnitude": run.baseline.magnitude[:, :, attention].mean(axis=1)}
+    if run.baseline.injection is not None:
+        figures["injection"] = run.baseline.injection[:, :, attention].mean(axis=1)
+    return figures
+
+
+def gate_explanation(
+    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL, rate: float = 0.05
+) -> dict[str, Any] | None:
+    """Return how a query's gates relate to its measured audio effect; None without labels or without a way to be silent.
+
+    Spearman's correlation over queries, with intervals by resampling source videos. The signed effect asks whether
+    gates are larger where audio helps; the absolute one whether they are larger where it matters, for better or worse.
+
+    Returns:
+        {"rate", "n_tests", "found": how many stand after Benjamini-Hochberg, "relations": [{"figure" ("magnitude",
+        "injection"), "without", "score" ("AP", "best IoU"), "effect" ("signed", "absolute"), "correlation" (an
+        interval), "adjusted_p", "significant", "sentence"}]}
+    """
+    effects = per_query_effects(sweep)
+    if not effects:
+        return None
+    gates = {figure: values[sweep.labelled] for figure, values in gate_figures_of_queries(sweep.run).items()}
+    keys, left, right = [], [], []
+    for figure, gate in gates.items():
+        for (without, score), effect in effects.items():
+            for kind, values in (("signed", effect), ("absolute", np.abs(effect))):
+                keys.append({"figure": figure, "without": without, "score": score, "effect": kind})
+                left.append(gate)
+                right.append(values)
+    intervals = bootstrap_correlation(
+        np.stack(left, axis=1), np.stack(right, axis=1), sweep.labelled_clusters, seed=seed, draws=draws, level=level
+    )
+    control = false_discovery([interval["p"] for interval in intervals], rate)
+    relations = [
+        {
+            **key,
+            "correlation": interval,
+            "adjusted_p": adjusted,
+            "significant": significant,
+            "sentence": _relation_sentence(key, interval, bool(significant)),
+        }
+        for key, interval, adjusted, significant in zip(
+            keys, intervals, control["adjusted"], control["significant"], strict=True
+        )
+    ]
+    found = sum(bool(relation["significant"]) for relation in relations)
+    return {"rate": rate, "n_tests": control["n_tests"], "found": found, "relations": relations}
+
+
+def per_query_effects(sweep: ScoredSweep) -> dict[tuple[str, str], Array]:
+    """Return {(way to be without audio, "AP" or "best IoU"): with audio minus without (n,), as fractions}."""
+    if not sweep.scored:
+        return {}
+    before = sweep.of(BASELINE)
+    effects: dict[tuple[str, str], Array] = {}
+    for without, name in sweep.contrasts.items():
+        after = sweep.of(name)
+        effects[without, "AP"] = before.ap - after.ap
+        if before.best_iou is not None and after.best_iou is not None:
+            effects[without, "best IoU"] = before.best_iou - after.best_iou
+    return effects
+
+
+def _relation_sentence(key: dict[str, str], interval: Interval, stands: bool) -> str:
+    effect = f"{key['effect']} audio effect on {key['score']} ({SHOWN[key['without']]})"
+    what = f"{key['figure']} of the attention gates and the {effect}"
+    if interval["estimate"] is None or interval["low"] is None or interval["high"] is None:
+        return f"{what}: not to be had, {interval['reason']}."
+    numbers = (
+        f"Spearman {interval['estimate']:+.2f} ({interval['low']:+.2f} to {interval['high']:+.2f}, n = {interval['n']})"
+    )
+    if interval["low"] <= 0 <= interval["high"]:
+        return f"{what}: {numbers}, {NO_RELATION}."
+    if not stands:
+        return f"{what}: {numbers}; with as many relations looked at, it does not stand after false-discovery control."
+    larger = "larger" if interval["estimate"] > 0 else "smaller"
+    return f"{what}: {numbers}; larger gates go with a {larger} effect."
