@@ -20,6 +20,7 @@ from qd_detr.gates.runs.interventions.edits import Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
 from qd_detr.gates.runs.timeline import FRACTIONS, run_timeline
 from qd_detr.gates.tracking.history import GateHistory
+from tests.fusion_facts import facts as fusion_facts
 from tests.intervention_cases import GATING_TYPES, samples_of, small_data, small_model
 
 WINDOWS = torch.tensor([[0.1, 0.6], [0.7, 0.9]])
@@ -65,7 +66,7 @@ def test_the_path_leads_from_gates_off_to_the_model_as_it_is(gating_type):
     batch = collate([(query, samples.reader.read(query))])
     path = AudioPath(model, batch)
     (found,) = contributions(path, [WINDOWS])
-    plan = plan_of(Intervention("off", (Edit("scale", 0.0, None, ("attention",)),)), 2, gating_type)
+    plan = plan_of(Intervention("off", (Edit("scale", 0.0, None, ("attention",)),)), fusion_facts(gating_type, 2))
     off = bind(plan, BatchFacts([query.qid], [query.vid], batch["src_vid_mask"]))
     for edit, value in ((None, found.with_audio), (off, found.without_audio)):
         with torch.no_grad():
@@ -79,8 +80,8 @@ def test_the_path_leads_from_gates_off_to_the_model_as_it_is(gating_type):
 def timelines_of(model, samples, size):
     samples = samples.planned(size)
     history = GateHistory()
-    for _ in run_pass(model, samples, PassSettings(), history):
-        pass
+    for results in run_pass(model, samples, PassSettings()):
+        history.update((result.query.qid, result.gates) for result in results)
     return list(run_timeline(model, samples, range(len(samples)), history))
 
 
