@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import MissingFileError, RequestError
 from qd_detr.gates.fusion import GateSite
+from qd_detr.gates.gating import ATTENTION, FFN, SHIFT, FusionFacts, Gate
 from qd_detr.gates.runs.interventions.binding import BatchFacts, bind
 from qd_detr.gates.runs.interventions.conditions import alike, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.edits import Edit, Intervention, parse_interventions, read_interventions, to_plain
@@ -336,3 +338,43 @@ def test_after_50_random_interventions_some_raising_outputs_are_as_before_to_the
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
     assert {name: set(vars(module)) for name, module in model.named_modules()} == attributes
     assert not model.fusion.track_gates
+
+
+# -- other gates than the two ---------------------------------------------------------------------------------------------
+
+
+def film_facts():
+    """A fusion whose FFN step has the factor 1 + g with |g| < 0.3, and whose third gate is a shift with no off value."""
+    gates = (
+        replace(ATTENTION, value_range=(0.0, 1.0)),
+        replace(FFN, value_range=(-0.3, 0.3), off=-1.0),
+        Gate("shift", SHIFT, "shift", "shift", off=None),
+    )
+    return FusionFacts("global", "global", 1, 16, gates)
+
+
+def test_the_standard_sweep_switches_each_gate_off_at_its_own_value():
+    plain = to_plain(standard_sweep(film_facts()))
+    off = {item["name"]: (item["op"], item["value"], item["kinds"]) for item in plain if item["name"].endswith("off")}
+    assert off == {
+        "layer 0 attention gate off": ("scale", 0.0, ["attention"]),
+        "layer 0 FFN gate off": ("set", -1.0, ["ffn"]),
+        "all attention gates off": ("scale", 0.0, ["attention"]),
+        "all FFN gates off": ("set", -1.0, ["ffn"]),
+    }
+    assert parse_interventions(plain, film_facts()) == standard_sweep(film_facts())  # a saved sweep may be run again
+    one_gate = replace(film_facts(), gates=film_facts().gates[:1])
+    assert {kind for item in to_plain(standard_sweep(one_gate)) for kind in item["kinds"]} == {"attention"}
+
+
+def test_each_gate_is_held_to_its_own_range_and_only_gates_there_are_can_be_named():
+    def item(**changes):
+        return [{"name": "x", "op": "set", "value": 0.5, "kinds": ["attention"], **changes}]
+
+    parse_interventions(item(), film_facts())
+    with pytest.raises(RequestError, match=r"outside of their range \[-0.3, 0.3\]"):
+        parse_interventions(item(kinds=["ffn"]), film_facts())
+    with pytest.raises(RequestError, match="expected a list of attention and ffn and shift"):
+        parse_interventions(item(kinds=["other"]), film_facts())
+    (found,) = parse_interventions([{"name": "x", "op": "scale", "value": 2}], film_facts())
+    assert list(plan_of(found, film_facts())) == [(0, "attention"), (0, "ffn"), (0, "shift")]

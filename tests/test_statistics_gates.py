@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random as pyrandom
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qd_detr.gates.analysis.statistics import DeadGates, GateStatistics, SampleRow, ValueStatistics, VariancePartition
+from qd_detr.gates.gating import SHIFT, Gate
 from tests.fusion_facts import facts
 
 TANH = (-1.0, 1.0)
@@ -293,6 +295,25 @@ def test_a_broken_sample_is_refused_by_name_and_changes_nothing(what):
         added(statistics, "x", sample)
     assert "sample 'x'" in str(caught.value)
     assert statistics.readout() == before
+
+
+def test_a_fusion_may_have_one_gate_or_three_each_with_a_range_of_its_own():
+    third = Gate("shift", SHIFT, "shift", "shift", value_range=(-3.0, 3.0))
+    two = facts("clipwise", LAYERS, CHANNELS).gates
+    for gates in (two[:1], (*two, third)):
+        statistics = GateStatistics(replace(facts("clipwise", LAYERS, CHANNELS), gates=gates))
+        values = {gate.kind: np.full((LAYERS, 4, 1), gate.value_range[1] * 0.9, np.float32) for gate in gates}
+        row = statistics.add("a", values)
+        readout = statistics.readout()
+        kinds = [gate.kind for gate in gates]
+        assert list(row.gates) == kinds
+        assert [key for key in readout if key.endswith("_gates")] == [gate.gates_key for gate in gates]
+        for gate in gates:
+            assert readout[gate.gates_key]["mean"] == pytest.approx(0.9 * gate.value_range[1], rel=1e-6)
+            assert readout["layer_statistics"]["1"][f"{gate.kind}_max"] == values[gate.kind].max()
+        assert readout["value_range"] == [-gates[-1].value_range[1], gates[-1].value_range[1]]
+        with pytest.raises(ValueError, match=f"gates other, expected {', '.join(kinds)}"):
+            statistics.add("b", {"other": values["attention"]})
 
 
 def test_statistics_of_different_models_do_not_merge():

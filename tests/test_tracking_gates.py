@@ -246,6 +246,101 @@ def test_a_forward_that_fails_records_nothing(fusion):
     assert len(fusion.gate_history) == 0
 
 
+def test_scripts_may_assign_track_gates_and_gate_history(fusion):
+    def forward():
+        with torch.no_grad():
+            fusion(*inputs())
+
+    fusion.track_gates = True  # never enabled: begins with the history there is, which is empty
+    fusion.set_current_sample_id("a")
+    forward()
+    fusion.track_gates = False
+    fusion.set_current_sample_id("b")
+    forward()
+    assert list(fusion.gate_history) == ["a"]
+    fusion.track_gates = True
+    forward()
+    kept = dict(fusion.gate_history)
+    assert list(kept) == ["a", "b"]
+    fusion.gate_history = {}
+    assert len(fusion.gate_history) == 0
+    assert fusion.track_gates
+    fusion.set_current_sample_id("c")
+    forward()
+    assert list(fusion.gate_history) == ["c"]
+    fusion.track_gates = False
+    fusion.gate_history = {}
+    forward()
+    assert len(fusion.gate_history) == 0
+    fusion.gate_history = kept
+    assert_same_entries(fusion.gate_history["b"], kept["b"])
+
+
+def test_while_a_recording_goes_on_the_fusions_own_tracking_rests(fusion):
+    history = run(fusion, "mine")
+    found = {}
+    with torch.no_grad(), fusion.recording(found.__setitem__, measure=False) as recording:
+        recording.set_sample_id(["a", "b", "c"])
+        fusion(*inputs(seed=1), PREFIX)
+        assert "attention_injection" not in found["a"]
+        with fusion.recording(None):
+            assert not fusion.is_recorded
+            fusion.set_current_sample_id("nobody's")
+            fusion(*inputs())
+        assert fusion.current_sample_id == ["a", "b", "c"]
+    assert list(found) == ["a", "b", "c"]
+    assert list(history) == ["mine"]
+    assert fusion.current_sample_id == "mine"
+    assert fusion.is_recorded
+    expected = run(fusion, ["a", "b", "c"], PREFIX, seed=1)
+    np.testing.assert_array_equal(found["b"]["ffn_gates"][1], expected["b"]["ffn_gates"][1])
+
+
+def test_a_recording_beside_never_raises_into_the_forward_and_stops_at_its_first_failure(fusion):
+    seen = []
+
+    def failing(sample_id, entry):
+        seen.append(sample_id)
+        raise OSError("no room")
+
+    fusion.enable_gate_tracking()
+    with torch.no_grad(), fusion.recording(failing, beside=True) as recording:
+        fusion.set_current_sample_id("a")
+        fusion(*inputs())
+        fusion(*inputs())
+    assert seen == ["a"]
+    assert str(recording.failure) == "no room"
+    assert list(fusion.gate_history) == ["a"]
+    with torch.no_grad(), fusion.recording(failing) as recording:
+        recording.set_sample_id("a")
+        with pytest.raises(OSError, match="no room"):
+            fusion(*inputs())
+    assert fusion.track_gates
+
+
+def test_an_entry_reads_as_a_dict_of_stacked_arrays(fusion):
+    entry = run(fusion, ["a", "b", "c"], PREFIX)["b"]
+    assert list(entry) == [
+        "attention_gates",
+        "ffn_gates",
+        "attention_injection",
+        "ffn_injection",
+        "attention_cosine",
+        "ffn_cosine",
+        "layer_info",
+        "valid_clips",
+        "valid_lengths",
+    ]
+    assert len(entry) == len(list(entry.items())) == 9
+    assert entry.gates["ffn"].shape == (2, 1, 3, 1)
+    assert entry["ffn_gates"] is entry.gates["ffn"]
+    assert entry.injection["ffn"].shape == (2, 1, 3)
+    assert "ffn_shift_gates" not in entry
+    assert entry.get("other") is None
+    with pytest.raises(KeyError):
+        entry["gates"]
+
+
 def test_unknown_ids_and_empty_histories_are_told_plainly(fusion, tmp_path):
     calls = [
         fusion.get_gate_statistics,
