@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qd_detr.gates.data.annotations import Query, read_annotations
-from qd_detr.gates.data.feature_layout import FeatureSources
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.features import (
     FeatureFolders,
     FeatureReader,
@@ -124,8 +124,9 @@ def test_missing_files_are_counted_by_video_and_listed_by_query(data):
     with pytest.raises(MissingFeaturesError) as caught:
         check_features(QUERIES, folders_in(data), SPEC)
     assert str(caught.value) == (
-        f"features missing for 1 of 2 videos in {data}/audio: x.npy; "
-        f"features missing for 1 of 3 queries in {data}/text: qid3.npz; "
+        f"features missing for 1 of 2 videos in {data}/audio: x.npy (the folder holds 1 file, as y.npy); "
+        f"features missing for 1 of 3 queries in {data}/text: qid3.npz (the folder holds 2 files, "
+        "as qid1.npz, qidtwo.npz); "
         "give the folder with --a_feat_dir --t_feat_dir, or leave them out with --skip_missing "
         "(--missing_list FILE writes all)"
     )
@@ -180,7 +181,7 @@ def make_folder(path):
         ("slow/y.npz", make_folder, "y.npz (not a file)"),
         ("slow/y.npz", savez(a=fill(4, 3), b=fill(1, 1)), "lack the array 'features': y.npz (has a, b)"),
         ("slow/y.npz", savez(features=fill(4, 3)[None]), "y.npz (shape (1, 4, 3), float16)"),
-        ("slow/y.npz", savez(features=fill(0, 3)), "y.npz (shape (0, 3), float16)"),
+        ("slow/y.npz", savez(features=fill(0, 3)), "hold no rows: y.npz (shape (0, 3))"),
         ("slow/y.npz", savez(features=np.array([[None] * 3])), "y.npz (shape (1, 3), object)"),
         ("slow/y.npz", savez(features=np.ones((4, 3), complex)), "y.npz (shape (4, 3), complex128)"),
         (
@@ -197,7 +198,7 @@ def make_folder(path):
         ("audio/y.npy", save(fill(4, 9)), "takes 2 columns (4 with the 2 temporal endpoints): y has 9;"),
         ("audio/y.npy", save(fill(4, 2)[0]), "y.npy (shape (2,), float16)"),
         ("text/qidtwo.npz", savez(last_hidden_state=fill(3, 5)), "takes 4 columns: two has 5; give"),
-        ("text/qidtwo.npz", savez(last_hidden_state=fill(0, 4)), "qidtwo.npz (shape (0, 4), float16)"),
+        ("text/qidtwo.npz", savez(last_hidden_state=fill(0, 4)), "hold no rows: qidtwo.npz (shape (0, 4))"),
         ("text/qidtwo.npz", savez(last_hidden_state=np.ones((2, 3, 4))), "shape (2, 3, 4)"),
         ("text/qidtwo.npz", savez(token=fill(3, 4)), "lack the array 'last_hidden_state': qidtwo.npz (has token)"),
     ],

@@ -70,3 +70,149 @@ def test_youtube_highlights_are_judged_by_the_ap_over_all_clips():
     assert ap.shape == (1, 1)
     assert ap[0, 0] == pytest.approx(1 / 2 + 7 / 24)
     assert youtube_average_precision([np.array([0.5])], [np.array([[-1.0]])])[0, 0] == 0
+
+
+# --- folders and files ---
+
+
+def data_of(tiny: TinyRun, name: str):
+    return tiny.data.parent / name
+
+
+def copied(tiny: TinyRun, old: str, new: str):
+    """Move a feature folder to another name beside it; return its place."""
+    return data_of(tiny, old).rename(data_of(tiny, new))
+
+
+def test_a_named_folder_without_the_features_is_refused_and_the_message_says_where_they_are(tiny, capsys):
+    empty = tiny.folder / "empty"
+    empty.mkdir()
+    argv = tiny.argv("--a_feat_dir", str(empty))
+    refused(tiny, capsys, argv, f"in {empty}", "the folder is empty", f"are in {data_of(tiny, 'pann')}", "--a_feat_dir")
+
+
+def test_a_feature_root_without_the_folders_is_refused_and_the_message_says_where_they_are(tiny, capsys):
+    root = tiny.folder / "root"
+    root.mkdir()
+    argv = tiny.argv("--feature_root", str(root))
+    refused(tiny, capsys, argv, f"--feature_root {root} holds no folder", f"there is {data_of(tiny, 'slowfast')}")
+
+
+def test_the_message_looks_into_the_folder(tiny, capsys):
+    data_of(tiny, "pann").joinpath("v0_0.0_150.0.npy").rename(data_of(tiny, "pann") / "v0_0.0_150.0.pt")
+    refused(tiny, capsys, tiny.argv(), "v0_0.0_150.0.pt is there, v0_0.0_150.0.npy was expected")
+
+
+def test_npz_and_npy_are_read_for_every_feature_and_text_without_its_prefix(tiny):
+    analysed(tiny)
+    before = result(tiny, "overall_statistics.json")
+    for name, key in (("slowfast", "features"), ("text", "last_hidden_state")):
+        for path in list(data_of(tiny, name).iterdir()):
+            with np.load(path) as archive:
+                np.save(path.with_name(f"{path.stem.removeprefix('qid')}.npy"), archive[key])
+            path.unlink()
+    for path in list(data_of(tiny, "pann").iterdir()):
+        np.savez(path.with_suffix(".npz"), features=np.asfortranarray(np.load(path)))
+        path.unlink()
+    analysed(tiny)
+    assert result(tiny, "overall_statistics.json") == before
+
+
+def test_the_folder_names_of_lighthouse_are_found(tiny):
+    copied(tiny, "slowfast", "vid_slowfast")
+    copied(tiny, "pann", "pann_features")
+    analysed(tiny)
+
+
+def test_audio_of_0_clips_is_covered_by_skip_missing(tiny, capsys):
+    np.save(data_of(tiny, "pann") / "v0_0.0_150.0.npy", np.zeros((0, 5), np.float32))
+    refused(tiny, capsys, tiny.argv(), "hold no rows: v0_0.0_150.0.npy", "--skip_missing")
+    analysed(tiny, "--skip_missing")
+    assert len(result(tiny, "overall_statistics.json")["layer_statistics"]) == 2
+    assert result(tiny, "run_config.json")["annotations"]["analysed"] == 3
+
+
+def test_a_file_that_is_an_array_in_front_and_an_archive_behind_is_read_as_it_was_checked(tiny):
+    analysed(tiny)
+    before = result(tiny, "overall_statistics.json")
+    path = data_of(tiny, "text") / "qid100.npz"
+    archive = path.read_bytes()
+    np.save(path.with_suffix(".npy"), np.zeros((3, 4), np.float32))
+    path.write_bytes(path.with_suffix(".npy").read_bytes() + archive)
+    path.with_suffix(".npy").unlink()
+    analysed(tiny)
+    assert result(tiny, "overall_statistics.json") == before
+
+
+def test_a_row_whose_norm_overflows_is_named(tiny, capsys):
+    path = data_of(tiny, "pann") / "v0_0.0_150.0.npy"
+    rows = np.load(path)
+    rows[3, 0] = 1e20
+    np.save(path, rows)
+    before = capsys.readouterr()
+    assert not before.err
+    assert main(tiny.argv("--no_figures")) == 2
+    assert "v0_0.0_150.0.npy holds 1e+20 at row 3" in capsys.readouterr().err
+
+
+# --- clips and seconds ---
+
+
+def test_features_of_1_s_on_a_model_of_2_s_are_refused(tiny, capsys):
+    for query in tiny.queries:
+        query["duration"] /= 2
+        query["relevant_clip_ids"], query["saliency_scores"] = [1], [[3, 4, 2]]
+        query["relevant_windows"] = [[2, 4]]
+    tiny.rewrite()
+    refused(tiny, capsys, tiny.argv(), "2 times the clips", "v0_0.0_150.0 (12 clips for 12 s)", "clip_length 1")
+
+
+def test_a_cut_at_max_v_l_is_counted_named_and_windows_beyond_it_told_apart(tiny):
+    first = tiny.queries[0]
+    for folder, columns in (("slowfast", 6), ("pann", 5)):
+        rows = np.random.default_rng(1).normal(size=(20, columns)).astype(np.float32)
+        for path in data_of(tiny, folder).glob("v0_*"):
+            np.savez(path, features=rows) if path.suffix == ".npz" else np.save(path, rows)
+    first |= {"duration": 40, "relevant_windows": [[30, 34]], "relevant_clip_ids": [15, 16]}
+    tiny.rewrite()
+    report = analysed(tiny)
+    coverage = result(tiny, "audit.json")["coverage"]
+    assert coverage["cut"] == ["v0_0.0_150.0 (24 of 40 s)"]
+    assert (coverage["windows"], coverage["windows_beyond"], coverage["queries_beyond"]) == (4, 1, [100])
+    assert "Of 1 video the model sees the first max_v_l clips alone" in report
+    assert "1 of 4 annotated windows begin after what the model saw" in report
+
+
+def test_one_short_audio_file_does_not_cut_a_video_silently(tiny, caplog):
+    path = data_of(tiny, "pann") / "v0_0.0_150.0.npy"
+    np.save(path, np.load(path)[:4])
+    report = analysed(tiny)
+    assert "v0_0.0_150.0 (4 clips of audio, 12 of video)" in caplog.text
+    assert "(4 clips of audio, 12 of video)" in report
+
+
+def test_where_every_moment_lies_beyond_what_was_seen_the_report_says_why_nothing_can_be_said(tiny):
+    for query in tiny.queries:
+        query |= {"duration": 400, "relevant_windows": [[300, 320]], "relevant_clip_ids": [150]}
+        query["saliency_scores"] = [[3, 4, 2]]
+        for folder, columns in (("slowfast", 6), ("pann", 5)):
+            rows = np.random.default_rng(query["qid"]).normal(size=(200, columns)).astype(np.float32)
+            for path in data_of(tiny, folder).glob(f"{query['vid']}.*"):
+                np.savez(path, features=rows) if path.suffix == ".npz" else np.save(path, rows)
+    tiny.rewrite()
+    assert "Nothing can be said: in no sample" in analysed(tiny)
+
+
+def test_legacy_windows_are_rounded_to_2_s_whatever_the_options_say(tiny):
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    content["opt"].clip_length = 1
+    torch.save(content, tiny.checkpoint)
+    for query in tiny.queries:
+        query["duration"] /= 2
+        query |= {"relevant_windows": [[2, 4]], "relevant_clip_ids": [2, 3]}
+    tiny.rewrite()
+    analysed(tiny)
+    lines = (tiny.folder / "out" / "predictions.jsonl").read_text().splitlines()
+    times = [time for line in lines for window in json.loads(line)["pred_relevant_windows"] for time in window[:2]]
+    assert all(time % 2 == 0 for time in times)
+    assert max(times) > 0

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSources, FeatureSpec, locate_features
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources, locate_features
 from qd_detr.gates.errors import MissingFileError, RequestError
 
 SPEC = FeatureSpec(
@@ -47,12 +48,45 @@ def test_folders_written_on_windows_or_with_a_trailing_slash_are_found_too(data)
     assert locate(data, spec) == beside(data)
 
 
-def test_a_flag_goes_before_the_root_the_root_before_the_data_folder_and_the_path_as_written_is_last(data, tmp_path):
-    root, checkpoint = tmp_path / "root", tmp_path / "run" / "model.ckpt"
-    (root / "audio").mkdir(parents=True)
-    assert locate(data, feature_root=root) == replace(beside(data), audio=root / "audio")
+def test_a_flag_goes_before_the_root_and_nothing_is_taken_in_the_place_of_either(data, tmp_path):
+    root = tmp_path / "root"
+    for name in ("slow", "clip", "text"):
+        (root / name).mkdir(parents=True)
+    with pytest.raises(MissingFileError) as caught:
+        locate(data, feature_root=root)
+    assert f"--feature_root {root} holds no folder for the audio features" in str(caught.value)
+    assert f"there is {data / 'audio'}" in str(caught.value)
     outright = locate(data, feature_root=root, a_feat_dir=data / "text")
-    assert outright.audio == data / "text"
+    assert outright == FeatureFolders((root / "slow", root / "clip"), root / "text", data / "text")
+
+
+def test_video_folders_in_another_order_than_the_options_are_refused_by_name(data):
+    with pytest.raises(RequestError) as caught:
+        locate(data, v_feat_dirs=[data / "clip", data / "slow"])
+    assert f"--v_feat_dirs names {data / 'clip'}, {data / 'slow'}" in str(caught.value)
+    assert "../data/slow, ../data/clip" in str(caught.value)
+    assert locate(data, v_feat_dirs=[data / "slow", data / "clip"]) == beside(data)
+
+
+def test_the_other_names_of_a_kind_of_features_are_found_too(tmp_path):
+    spec = replace(
+        SPEC,
+        v_feat_dirs=("../f/slowfast_features", "../f/clip_features"),
+        t_feat_dir="../f/clip_text_features",
+        a_feat_dir="../f/pann_features",
+    )
+    for i, names in enumerate(
+        [("slowfast", "clip", "clip_text", "pann"), ("vid_slowfast", "vid_clip", "txt_clip", "pann")]
+    ):
+        root = tmp_path / str(i)
+        for name in names:
+            (root / name).mkdir(parents=True)
+        places = [root / name for name in names]
+        assert locate(root, spec) == FeatureFolders(tuple(places[:2]), places[2], places[3])
+
+
+def test_the_data_folder_goes_before_the_path_as_written(data, tmp_path):
+    checkpoint = tmp_path / "run" / "model.ckpt"
     (tmp_path / "data" / "late").mkdir(parents=True)
     (tmp_path / "run").mkdir()
     late = replace(SPEC, a_feat_dir="../data/late")

@@ -23,7 +23,8 @@ from qd_detr.gates import train
 from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
 from qd_detr.gates.data import planted
-from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.evaluation import __main__ as evaluation
 from qd_detr.gates.monitor import __main__ as monitor_command

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs import inference

@@ -5,15 +5,17 @@ Letters: n clips of a query, T tokens.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tqdm import tqdm
 
 from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.data.coverage import VideoClips
 from qd_detr.gates.data.feature_headers import Fault, Header, read_header
 from qd_detr.gates.data.feature_layout import (
     ENDPOINTS_DIM,
@@ -32,14 +34,19 @@ logger = logging.getLogger(__name__)
 
 # How a message says each fault that no flag lets pass, and what to do about it.
 _FAULTS = {
+    "empty": ("hold no rows", "extract these files again, or leave them out with --skip_missing"),
     "damaged": ("cannot be read", "copy or extract these files again"),
     "key": ("lack the array {key!r}", "save it under that name, or give another folder with {flag}"),
     "array": ("are not rows x columns of real numbers", "extract these files again"),
 }
 
 
+# Names of a folder that a message looks through.
+_NAMES_READ = 100_000
+
+
 class MissingFeaturesError(DataError):
-    """Feature files that are not there; `missing` has (qid, path) for every one of them."""
+    """Feature files that are not there or hold no rows; `missing` has (qid, path) for every one of them."""
 
     def __init__(self, message: str, missing: Sequence[tuple[int | str, Path]]) -> None:
         super().__init__(message)
@@ -51,10 +58,12 @@ class FeatureIndex:
     """What the check found out about the queries that can be run.
 
     `clip_counts` (n) and `token_counts` (T) go with `queries`, after the cut to max_v_l and max_q_l and to the
-    shorter of video and audio. `missing` has (qid, path) for every missing file; its queries are not in `queries`.
+    shorter of video and audio. `missing` has (qid, path) for every file that is missing or holds no rows; its queries
+    are not in `queries`.
     `length_mismatches` counts the videos whose audio and (shortest) video features differ in clips once cut to
     max_v_l; `video_length_mismatches` those whose video features differ among themselves. `file_sizes` maps
-    "<folder name>/<file>" to bytes; folders of one name are told apart by their parents' names.
+    "<folder name>/<file>" to bytes; folders of one name are told apart by their parents' names. `videos` has the clips
+    of each video, once.
     """
 
     queries: list[Query]
@@ -64,6 +73,7 @@ class FeatureIndex:
     length_mismatches: int
     video_length_mismatches: int
     file_sizes: dict[str, int]
+    videos: list[VideoClips] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +89,8 @@ class _Checked:
         return [(file, found) for file, found in pairs if isinstance(found, Fault)]
 
     def missing(self) -> list[FeatureFile]:
-        return [file for file, fault in self.faults() if fault.kind == "missing"]
+        """Return the files that are not there or hold nothing: those that may be left out."""
+        return [file for file, fault in self.faults() if fault.kind in ("missing", "empty")]
 
     def headers(self, role: Role) -> list[Header]:
         """Return what the files of `role` hold; of no use to a caller while one of them has a fault."""
@@ -101,11 +112,11 @@ def check_features(
 ) -> FeatureIndex:
     """Return the index of the queries whose features can be read and fit the model, in the given order.
 
-    With `skip_missing`, queries that lack a file are left out; a file that is there but cannot be used is an error
-    either way. `progress` shows a bar on a terminal if it takes long.
+    With `skip_missing`, queries that lack a file, or have one without rows, are left out; a file that cannot be used
+    for another reason is an error either way. `progress` shows a bar on a terminal if it takes long.
 
     Raises:
-        MissingFeaturesError: Files are missing and may not be skipped, or no query has all of its files.
+        MissingFeaturesError: Files are missing or empty and may not be skipped, or no query has all of its files.
         DataError: Files are damaged, hold something else, or are too wide or too narrow for the model.
     """
     if not queries:
@@ -175,14 +186,38 @@ def _missing_message(checked: Sequence[_Checked], skip_missing: bool) -> str:
     """Say for each folder how many videos or queries lack files there, and the first few files."""
     parts, flags = [], []
     for (role, folder, kind), group in _group_faults(checked).items():
+        few = first_few(list(group.shown))
         if kind == "missing":
-            few = first_few(list(group.shown))
-            parts.append(f"features missing for {_count(group.names, checked, role)} in {folder}: {few}")
+            parts.append(
+                f"features missing for {_count(group.names, checked, role)} in {folder}: {few} "
+                f"({what_is_there(group.file)})"
+            )
+            flags.append(FLAGS[role])
+        elif kind == "empty":
+            parts.append(f"features of {_count(group.names, checked, role)} in {folder} hold no rows: {few}")
             flags.append(FLAGS[role])
     found = f"{'; '.join(parts)}; give the folder with {' '.join(dict.fromkeys(flags))}"
     if skip_missing:
         return f"{found}: no query has all of its features, so --skip_missing leaves none"
     return f"{found}, or leave them out with --skip_missing (--missing_list FILE writes all)"
+
+
+def what_is_there(file: FeatureFile) -> str:
+    """Return in words what the folder of a file that is not there holds instead, its next of kin first."""
+    folder = file.path.parent
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in itertools.islice(entries, _NAMES_READ))
+    except OSError as error:
+        return f"there is no folder {folder}" if isinstance(error, FileNotFoundError) else f"{folder} cannot be listed"
+    if not names:
+        return "the folder is empty"
+    stem = file.path.stem.removeprefix("qid")
+    akin = [name for name in names if stem in name]
+    if akin:
+        are = "is" if len(akin) == 1 else "are"
+        return f"{first_few(akin)} {are} there, {file.path.name} was expected"
+    return f"the folder holds {len(names)} file{'s' * (len(names) > 1)}, as {first_few(names, shown=2)}"
 
 
 def _fault_messages(checked: Sequence[_Checked]) -> list[str]:
@@ -226,9 +261,13 @@ def _build_index(checked: Sequence[_Checked], missing: list[tuple[int | str, Pat
     """Return the index of queries whose files are all there and fit."""
     clip_counts, token_counts = [], []
     differing: dict[str, tuple[bool, bool]] = {}
+    videos: dict[str, VideoClips] = {}
     for each in checked:
         video = [min(header.rows, spec.max_v_l) for header in each.headers("video")]
         audio, text = each.headers("audio")[0].rows, each.headers("text")[0].rows
+        stored = min(header.rows for header in each.headers("video"))
+        taken = min(stored, audio, spec.max_v_l)
+        videos.setdefault(each.query.vid, VideoClips(each.query.vid, each.query.duration_s, stored, audio, taken))
         audio = min(audio, spec.max_v_l)
         clip_counts.append(min(*video, audio))
         token_counts.append(min(text, spec.max_q_l))
@@ -241,6 +280,7 @@ def _build_index(checked: Sequence[_Checked], missing: list[tuple[int | str, Pat
         length_mismatches=sum(with_audio for with_audio, _ in differing.values()),
         video_length_mismatches=sum(within_video for _, within_video in differing.values()),
         file_sizes=_file_sizes(checked),
+        videos=list(videos.values()),
     )
     if index.length_mismatches or index.video_length_mismatches:
         logger.info(

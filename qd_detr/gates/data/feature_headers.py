@@ -1,7 +1,8 @@
-"""What one feature file holds, from its header alone, or why it cannot be used."""
+"""What one feature file holds: its size from the header alone, or why it cannot be used; and its first rows."""
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 import struct
@@ -11,9 +12,10 @@ import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
-from typing import IO, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy.lib import format as npy_format
 
 from qd_detr.gates.data.feature_layout import FeatureFile
@@ -41,6 +43,7 @@ _HEADER_BYTES_MAX = 1 << 16
 _ARRAY_BYTES_MAX = 2 << 30
 _PACKED_BYTES_MAX = 16 << 20
 _PACKED_RATIO_MAX = 100
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +57,9 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a file cannot be used: it is missing, cannot be read, lacks its key, or its array is of no use."""
+    """Why a file cannot be used: it is missing or holds no rows, cannot be read, lacks its key, or is no such array."""
 
-    kind: Literal["missing", "damaged", "key", "array"]
+    kind: Literal["missing", "empty", "damaged", "key", "array"]
     detail: str = ""
 
 
@@ -68,7 +71,7 @@ def read_header(file: FeatureFile) -> Header | Fault:
             return Fault("damaged", "not a file")
         with open(file.path, "rb") as stream:
             if file.key is None:
-                shape, dtype, header_bytes = _npy_header(stream)
+                header, header_bytes = _npy_header(stream)
                 data_bytes = status.st_size - header_bytes
             else:
                 with zipfile.ZipFile(stream) as archive:
@@ -80,13 +83,16 @@ def read_header(file: FeatureFile) -> Header | Fault:
                     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                         return Fault("damaged", "packed in a way that NumPy does not write")
                     with archive.open(member) as array:
-                        shape, dtype, header_bytes = _npy_header(array)
+                        header, header_bytes = _npy_header(array)
                     data_bytes = member.file_size - header_bytes
                     packed_bytes = min(member.compress_size, status.st_size)
     except (FileNotFoundError, NotADirectoryError):
         return Fault("missing")
     except UNREADABLE as error:
         return Fault("damaged", reason(error))
+    shape, dtype = header.shape, header.dtype
+    if dtype.kind in "fiu" and 0 in shape:
+        return Fault("empty", f"shape {shape}")
     if dtype.kind not in "fiu" or any(size < 1 for size in shape) or len(rows_first(shape, file)) != 2:
         return Fault("array", f"shape {shape}, {dtype}")
     wanted_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
@@ -100,6 +106,35 @@ def read_header(file: FeatureFile) -> Header | Fault:
     return Header(rows, columns, status.st_size)
 
 
+def read_rows(file: FeatureFile, most: int) -> npt.NDArray[Any]:
+    """Return the first rows of the file's array as they are stored, `most` of them at most; no others are read.
+
+    Raises:
+        What `UNREADABLE` lists, KeyError: the file is not what the check found.
+    """
+    with open(file.path, "rb") as stream:
+        if file.key is None:
+            return _first_rows(stream, file, most)
+        # As the check reads it: NumPy decides by the first bytes what a file is, and those may say something else.
+        with zipfile.ZipFile(stream) as archive, archive.open(f"{file.key}.npy") as array:
+            rows = _first_rows(array, file, most)
+            while array.read(_BLOCK_BYTES):  # the archive's checksum is that of the whole
+                pass
+            return rows
+
+
+def _first_rows(stream: IO[bytes], file: FeatureFile, most: int) -> npt.NDArray[Any]:
+    header, _ = _npy_header(stream)
+    rows, *columns = rows_first(header.shape, file)
+    wanted = rows if header.fortran_order else min(rows, most)
+    count = wanted * math.prod(columns)
+    data = stream.read(count * header.dtype.itemsize)
+    values = np.frombuffer(data, header.dtype, count)
+    if header.fortran_order:
+        return values.reshape(header.shape, order="F").reshape(rows, *columns)[:most]
+    return values.reshape(wanted, *columns)
+
+
 def rows_first(shape: tuple[int, ...], file: FeatureFile) -> tuple[int, ...]:
     """Return `shape` without the batch axis of 1 that text encoders leave in front of (tokens, columns)."""
     return shape[1:] if file.role == "text" and len(shape) == 3 and shape[0] == 1 else shape
@@ -111,21 +146,25 @@ def reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def _npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Return shape, dtype and the header's length in bytes of the .npy that `stream` begins with."""
+class _NpyHeader(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def _npy_header(stream: IO[bytes]) -> tuple[_NpyHeader, int]:
+    """Return what the .npy that `stream` begins with says of itself, and the length of its header in bytes."""
     version = npy_format.read_magic(stream)
     length_field = 2 if version == (1, 0) else 4
     prefix = stream.read(length_field)
     header = stream.read(min(int.from_bytes(prefix, "little"), _HEADER_BYTES_MAX))
-    shape, dtype = _parse_header(version, prefix + header)
-    return shape, dtype, npy_format.MAGIC_LEN + length_field + len(header)
+    return _parse_header(version, prefix + header), npy_format.MAGIC_LEN + length_field + len(header)
 
 
 # Thousands of files share a few headers, and parsing one costs more than reading it.
 @lru_cache(maxsize=4096)
-def _parse_header(version: tuple[int, int], header: bytes) -> tuple[tuple[int, ...], np.dtype]:
+def _parse_header(version: tuple[int, int], header: bytes) -> _NpyHeader:
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     if version not in readers:  # 3.0 is for named columns, which no feature array has
         raise ValueError(f"version {version[0]}.{version[1]} of the .npy format")
-    shape, _, dtype = readers[version](BytesIO(header))
-    return shape, dtype
+    return _NpyHeader(*readers[version](BytesIO(header)))

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from qd_detr.gates.data.annotations import Query, file_name_problem
 from qd_detr.gates.data.datasets import Dataset, dataset_of
-from qd_detr.gates.errors import DataError, MissingFileError, RequestError
-
-logger = logging.getLogger(__name__)
+from qd_detr.gates.errors import DataError
 
 Role = Literal["video", "text", "audio"]
 FLAGS: dict[Role, str] = {"video": "--v_feat_dirs", "text": "--t_feat_dir", "audio": "--a_feat_dir"}
@@ -95,23 +92,6 @@ class FeatureSpec:
 
 
 @dataclass(frozen=True)
-class FeatureSources:
-    """Where to look for the data: the annotation file, and whatever else a command was told.
-
-    Attributes:
-        feature_root: holds the feature folders under the last components of the options' paths.
-        v_feat_dirs, t_feat_dir, a_feat_dir: the folders themselves.
-    """
-
-    data_path: Path
-    checkpoint_path: Path | None = None
-    feature_root: Path | None = None
-    v_feat_dirs: Sequence[Path] | None = None
-    t_feat_dir: Path | None = None
-    a_feat_dir: Path | None = None
-
-
-@dataclass(frozen=True)
 class FeatureFolders:
     """The folders that were found; `video` in the order in which the model concatenates them."""
 
@@ -150,7 +130,7 @@ class QueryFiles:
 
 
 def files_of(query: Query, folders: FeatureFolders, spec: FeatureSpec) -> QueryFiles:
-    """Return the files that hold `query`'s features.
+    """Return the files that hold `query`'s features, as .npz or .npy, text with or without `qid` in its name.
 
     Raises:
         DataError: Its vid or qid would name a file outside the folder.
@@ -160,119 +140,25 @@ def files_of(query: Query, folders: FeatureFolders, spec: FeatureSpec) -> QueryF
         if problem is not None:
             raise DataError(f"{field} {name!r} of annotation {query.line} {problem}; it has to name a feature file")
     dataset = spec.dataset
-    video_key = dataset.video_key if dataset.video_suffix == ".npz" else None
     video = tuple(
         tuple(
-            FeatureFile("video", folder, stem.format(vid=query.vid) + dataset.video_suffix, video_key)
+            _stored("video", folder, [stem.format(vid=query.vid)], dataset.video_suffix, dataset.video_key)
             for stem in dataset.video_stems
         )
         for folder in folders.video
     )
-    text_name = dataset.text_stems[0].format(qid=query.qid) + ".npz"
+    text_stems = [stem.format(qid=query.qid) for stem in dataset.text_stems]
     return QueryFiles(
         video,
-        FeatureFile("text", folders.text, text_name, dataset.text_key),
-        FeatureFile("audio", folders.audio, f"{query.vid}.npy", None),
+        _stored("text", folders.text, text_stems, ".npz", dataset.text_key),
+        _stored("audio", folders.audio, [query.vid], ".npy", dataset.audio_key),
     )
 
 
-def locate_features(spec: FeatureSpec, sources: FeatureSources) -> FeatureFolders:
-    """Return the folder of each kind of features; the first of these that is there:
-
-    the folder a flag names outright; `feature_root`/<last component of the options' folder>; the
-    annotation file's folder/<last component>; the path as the options write it, taken from the
-    checkpoint's folder, then from the working directory.
-
-    Raises:
-        MissingFileError: A folder that a flag names is not there, or none was found for some features
-            (what was tried, and the flags that help).
-        RequestError: The options name no folder, or two video folders become one.
-    """
-    root = sources.feature_root
-    if root is not None and not os.path.isdir(root):
-        raise MissingFileError(f"--feature_root {root} is not a folder; give the folder of the feature folders")
-    search = _Search(sources)
-    if sources.v_feat_dirs:
-        video = tuple(_named_outright("video", folder) for folder in sources.v_feat_dirs)
-    else:
-        video = tuple(search.find("video", written) for written in spec.v_feat_dirs or ("",))
-    text_dir, audio_dir = sources.t_feat_dir, sources.a_feat_dir
-    text = _named_outright("text", text_dir) if text_dir else search.find("text", spec.t_feat_dir)
-    audio = _named_outright("audio", audio_dir) if audio_dir else search.find("audio", spec.a_feat_dir)
-    search.raise_if_lost()
-    if not sources.v_feat_dirs:
-        _refuse_merged(spec.v_feat_dirs, video, search.found_by_name)
-    return FeatureFolders(video, text, audio)
-
-
-def _named_outright(role: Role, folder: Path) -> Path:
-    if not os.path.isdir(folder):
-        raise MissingFileError(f"{FLAGS[role]} {folder} is not a folder; give the folder of the {role} features")
-    return folder
-
-
-def _last_component(written: str) -> str:
-    """Return the last component of a path written on any system, "" if it has none that names a folder."""
-    name = PureWindowsPath(written).name  # takes both slashes and a trailing one
-    return "" if name == ".." else name
-
-
-class _Search:
-    """Looks for the folders that the options name, and remembers which it did not find."""
-
-    def __init__(self, sources: FeatureSources) -> None:
-        self.data_dir = sources.data_path.parent
-        self.checkpoint_dir = None if sources.checkpoint_path is None else sources.checkpoint_path.parent
-        self.feature_root = sources.feature_root
-        self.found_by_name: set[Path] = set()
-        self.lost: list[str] = []
-        self.flags: list[str] = []
-        self.root_helps = False
-
-    def find(self, role: Role, written: str) -> Path:
-        """Return the folder; what could not be found is kept for `raise_if_lost`."""
-        if not written.strip():
-            self.lost.append(f"the options name no folder of {role} features")
-            self.flags.append(FLAGS[role])
-            return Path()
-        by_name, as_written = self._candidates(written)
-        for place in (*by_name, *as_written):
-            if not os.path.isdir(place):
-                continue
-            if self.feature_root is not None and place.parent != self.feature_root:
-                logger.warning("%s features are not in --feature_root %s; using %s", role, self.feature_root, place)
-            if place in by_name:
-                self.found_by_name.add(place)
-            return place
-        tried = ", ".join(dict.fromkeys(str(place) for place in (*by_name, *as_written)))
-        self.lost.append(f"no folder found for the {role} features {written} (tried {tried})")
-        self.flags.append(FLAGS[role])
-        self.root_helps = True
-        return Path()
-
-    def raise_if_lost(self) -> None:
-        """Raise one MissingFileError for everything that was not found."""
-        if self.lost:
-            root = "give the folder that holds the feature folders with --feature_root, or " if self.root_helps else ""
-            flags = " ".join(dict.fromkeys(self.flags))
-            raise MissingFileError(f"{'; '.join(self.lost)}; {root}name the folders outright with {flags}")
-
-    def _candidates(self, written: str) -> tuple[list[Path], list[Path]]:
-        """Return the places to try: by the last component, and by the path as it is written."""
-        name = _last_component(written)
-        roots = [root for root in (self.feature_root, self.data_dir) if root is not None and name]
-        # An absolute path stays itself when joined to a folder.
-        starts = [start for start in (self.checkpoint_dir, Path()) if start is not None]
-        return [root / name for root in roots], [start / written for start in starts]
-
-
-def _refuse_merged(written: Sequence[str], found: Sequence[Path], found_by_name: set[Path]) -> None:
-    """Raise if two differently written video folders were taken for one because their last names agree."""
-    first: dict[Path, str] = {}
-    for name, folder in zip(written, found, strict=True):
-        other = first.setdefault(folder, name)
-        if folder in found_by_name and os.path.normpath(other) != os.path.normpath(name):
-            raise RequestError(
-                f"the options' video features {other} and {name} would both be read from {folder}; "
-                "name the folders outright, in the options' order, with --v_feat_dirs"
-            )
+def _stored(role: Role, folder: Path, stems: Sequence[str], suffix: str, key: str) -> FeatureFile:
+    """Return the first file that is there: by stem, each with its usual suffix first; the usual one if none is."""
+    suffixes = (suffix, ".npy" if suffix == ".npz" else ".npz")
+    files = [
+        FeatureFile(role, folder, stem + end, key if end == ".npz" else None) for stem in stems for end in suffixes
+    ]
+    return next((file for file in files if os.path.lexists(file.path)), files[0])

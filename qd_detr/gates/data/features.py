@@ -19,15 +19,9 @@ from qd_detr.gates.data.feature_check import (
     check_features,
     write_missing_list,
 )
-from qd_detr.gates.data.feature_headers import UNREADABLE, reason, rows_first
-from qd_detr.gates.data.feature_layout import (
-    FeatureFile,
-    FeatureFolders,
-    FeatureSpec,
-    QueryFiles,
-    files_of,
-    locate_features,
-)
+from qd_detr.gates.data.feature_headers import UNREADABLE, read_rows, reason
+from qd_detr.gates.data.feature_layout import FeatureFile, FeatureFolders, FeatureSpec, QueryFiles, files_of
+from qd_detr.gates.data.feature_search import locate_features
 from qd_detr.gates.errors import DataError
 
 __all__ = [
@@ -106,8 +100,8 @@ class FeatureReader:
     def _read_video(self, files: QueryFiles, clips: int) -> tuple[FloatArray, FloatArray]:
         """Return the video's (n, Dv) and (n, Da)."""
         max_v_l, normalize = self.spec.max_v_l, self.spec.normalize_video
-        groups = [[_load(file)[:max_v_l] for file in group] for group in files.video]
-        audio_rows = _load(files.audio)[:max_v_l]
+        groups = [[_load(file, max_v_l) for file in group] for group in files.video]
+        audio_rows = _load(files.audio, max_v_l)
         n = min(len(audio_rows), *(len(rows) for group in groups for rows in group))
         _expect_rows(n, clips, files.audio)
         parts = []
@@ -115,9 +109,9 @@ class FeatureReader:
             # TVSum's two streams of a folder are normalised as one; elsewhere a group is one file.
             rows = [_finite(part[:n], file) for part, file in zip(group, group_files, strict=True)]
             joined = np.concatenate(rows, axis=-1)  # (n, columns of the folder)
-            parts.append(normalize_rows(joined) if normalize else joined)
+            parts.append(_normalized(joined, group_files[0]) if normalize else joined)
         audio = _finite(audio_rows[:n], files.audio)
-        parts_audio = [normalize_rows(audio) if normalize else audio]
+        parts_audio = [_normalized(audio, files.audio) if normalize else audio]
         if self.spec.temporal_endpoints:
             endpoints = temporal_endpoints(n)  # (n, 2)
             parts.append(endpoints)
@@ -126,21 +120,17 @@ class FeatureReader:
 
     def _read_text(self, file: FeatureFile, tokens: int) -> FloatArray:
         """Return the query's (T, Dt)."""
-        rows = _load(file)
-        rows = rows.reshape(rows_first(rows.shape, file))[: self.spec.max_q_l]  # (T, Dt)
+        rows = _load(file, self.spec.max_q_l)  # (T, Dt)
         _expect_rows(len(rows), tokens, file)
         text = _finite(rows, file)
         normalize = self.spec.normalize_text and self.spec.dataset.normalizes_text
-        return _frozen(normalize_rows(text) if normalize else text)
+        return _frozen(_normalized(text, file) if normalize else text)
 
 
-def _load(file: FeatureFile) -> npt.NDArray[Any]:
-    """Return the file's array as it is stored."""
+def _load(file: FeatureFile, most: int) -> npt.NDArray[Any]:
+    """Return the first rows of the file's array as they are stored, `most` of them at most."""
     try:
-        if file.key is None:
-            return np.load(file.path, allow_pickle=False)
-        with np.load(file.path, allow_pickle=False) as archive:
-            return archive[file.key]
+        return read_rows(file, most)
     except (*UNREADABLE, KeyError) as error:
         raise DataError(f"{file.path} cannot be read ({reason(error)}); copy or extract this file again") from None
 
@@ -166,6 +156,19 @@ def _finite(rows: npt.NDArray[Any], file: FeatureFile) -> FloatArray:
             "finite in float32); extract this file again"
         )
     return values
+
+
+def _normalized(rows: FloatArray, file: FeatureFile) -> FloatArray:
+    """Return `normalize_rows`; the norms have to be finite, for a row that overflows would come out as zeros."""
+    with np.errstate(over="ignore"):
+        overflowing = np.flatnonzero(~np.isfinite(np.linalg.norm(rows, axis=-1)))
+    if overflowing.size:
+        row = int(overflowing[0])
+        raise DataError(
+            f"{file.path} holds {np.abs(rows[row]).max():.3g} at row {row}, too large for the row to be normalised in "
+            f"float32 ({overflowing.size} such rows); extract this file again"
+        )
+    return normalize_rows(rows)
 
 
 def _frozen(array: FloatArray) -> FloatArray:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.batches import iter_batches, plan_batches
+from qd_detr.gates.data.coverage import Coverage, coverage_of, refuse_other_clip_length
 from qd_detr.gates.data.feature_check import FeatureIndex, MissingFeaturesError, check_features, write_missing_list
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSources, FeatureSpec, locate_features
+from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources, found_elsewhere, locate_features
 from qd_detr.gates.data.features import FeatureReader
 from qd_detr.gates.errors import first_few
 
@@ -50,6 +53,11 @@ class Samples:
     def left_out(self) -> list[int | str]:
         """The ids of the queries that were asked for and lack a feature file, each once."""
         return list(dict.fromkeys(qid for qid, _ in self.index.missing))
+
+    @cached_property
+    def coverage(self) -> Coverage:
+        """How much of the videos the model sees."""
+        return coverage_of(self.index.videos, self.queries, self.spec)
 
     @property
     def folders(self) -> FeatureFolders:
@@ -101,9 +109,17 @@ def open_samples(
     if queries is None:
         queries = read_annotations(sources.data_path, spec.dset_name, spec.dset_domain)
     folders = locate_features(spec, sources)
-    return check_samples(
-        queries, folders, spec, skip_missing=skip_missing, missing_list=missing_list, progress=progress
-    )
+    try:
+        return check_samples(
+            queries, folders, spec, skip_missing=skip_missing, missing_list=missing_list, progress=progress
+        )
+    except MissingFeaturesError as error:
+        lacking = {str(qid) for qid, _ in error.missing}
+        first = next(query for query in queries if str(query.qid) in lacking)
+        elsewhere = found_elsewhere(first, folders, spec, sources)
+        if elsewhere:
+            error.args = (f"{error}; those of qid {first.qid} are in {first_few(elsewhere)}",)
+        raise
 
 
 def check_samples(
@@ -136,6 +152,8 @@ def check_samples(
         raise
     if missing_list is not None:
         write_missing_list(index.missing, missing_list)
+    if spec.dataset.moments:
+        refuse_other_clip_length(index.videos, spec)
     samples = Samples(index, reader(folders, spec, index), ()).planned(DEFAULT_BATCH_SIZE)
     if samples.left_out:
         logger.warning(
@@ -145,8 +163,17 @@ def check_samples(
             what,
             first_few(samples.left_out),
         )
-    if index.length_mismatches:
-        logger.warning(
-            "%d videos have audio and video features of different length; cut to the shorter", index.length_mismatches
-        )
+    _warn_of_cuts(samples)
     return samples
+
+
+def _warn_of_cuts(samples: Samples) -> None:
+    coverage, videos = samples.coverage, len(samples.index.videos)
+    for cut, sentence in (
+        (coverage.short_audio, "audio features shorter than their video features, and are cut to these"),
+        (coverage.short_video, "video features that end before the video does"),
+        (coverage.long_video, "more features than their annotated duration holds"),
+        (coverage.cut, f"more than max_v_l = {samples.spec.max_v_l} clips, which are all that the model sees"),
+    ):
+        if cut:
+            logger.warning("%d of %d videos have %s: %s", len(cut), videos, sentence, first_few(cut))

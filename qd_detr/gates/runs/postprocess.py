@@ -14,6 +14,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.errors import RunError
 
 MAX_TIME_S = 150.0
+LEGACY_STEP_S = 2.0
 Window = list[float]
 
 
@@ -24,17 +25,22 @@ class PostprocessingOptions:
     nms_thd < 0 means no suppression. clip_length_s is the step to which times are rounded.
     """
 
-    clip_length_s: float = 2
+    clip_length_s: float = LEGACY_STEP_S
     nms_thd: float = -1
     max_before_nms: int = 10
     max_after_nms: int = 10
     sort_by_score: bool = True
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> PostprocessingOptions:
-        """Take them from a run's options by their legacy names."""
+    def from_options(cls, options: Mapping[str, Any], *, own: bool = False) -> PostprocessingOptions:
+        """Take them from a run's options by their legacy names.
+
+        Args:
+            own: of this project's own training run, which rounds to its clip length. The legacy code rounded to
+                multiples of 2 s, whatever its options said.
+        """
         return cls(
-            clip_length_s=options["clip_length"],
+            clip_length_s=options["clip_length"] if own else LEGACY_STEP_S,
             nms_thd=options["nms_thd"],
             max_before_nms=options["max_before_nms"],
             max_after_nms=options["max_after_nms"],
@@ -86,7 +92,7 @@ def submission_lines(
     """Return a submission line per sample of a batch.
 
     Score = softmax(pred_logits)[0]; window = (c - w/2, c + w/2) * duration; sorted by score, descending and stable;
-    all rounded to 4 decimals; times clamped to [0, 150] s and rounded to multiples of the clip length, half to even.
+    all rounded to 4 decimals; times clamped to [0, 150] s and rounded to multiples of `clip_length_s`, half to even.
     Saliency is float16, unrounded, of the valid clips.
     """
     return lines_of(queries, raw_predictions(outputs), options)

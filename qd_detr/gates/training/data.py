@@ -16,15 +16,8 @@ import numpy as np
 
 from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.feature_headers import Header, read_header
-from qd_detr.gates.data.feature_layout import (
-    ENDPOINTS_DIM,
-    FeatureFolders,
-    FeatureSources,
-    FeatureSpec,
-    Role,
-    files_of,
-    locate_features,
-)
+from qd_detr.gates.data.feature_layout import ENDPOINTS_DIM, FeatureFolders, FeatureSpec, Role, files_of
+from qd_detr.gates.data.feature_search import FeatureSources, locate_features
 from qd_detr.gates.data.features import FeatureIndex, FeatureReader, Features
 from qd_detr.gates.data.samples import Samples, check_samples
 from qd_detr.gates.errors import DataError, RequestError, first_few

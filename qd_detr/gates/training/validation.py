@@ -67,7 +67,7 @@ def validate(model: QDDETR, criterion: Criterion, split: Split, options: Mapping
         NotFiniteError: predictions or losses are NaN or infinite.
     """
     model.eval()
-    postprocessing = PostprocessingOptions.from_options(options)
+    postprocessing = PostprocessingOptions.from_options(options, own=True)
     sums: dict[str, float] = {}
     lines: list[dict[str, Any]] = [{} for _ in split.queries]
     plan = plan_batches(split.samples.clip_counts, options["eval_bsz"])

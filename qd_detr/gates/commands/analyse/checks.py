@@ -89,7 +89,8 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         wanted=wanted,
         batch_size=batch_size,
         pass_settings=PassSettings(
-            legacy_batches=request.legacy_batches, postprocessing=PostprocessingOptions.from_options(settings.options)
+            legacy_batches=request.legacy_batches,
+            postprocessing=PostprocessingOptions.from_options(settings.options, own=checkpoint.own),
         ),
         total_annotated=len(every_query),
         hashes={"checkpoint": file_sha256(request.model_path), "annotations": file_sha256(request.data_path)},

@@ -217,7 +217,7 @@ def _notes(prepared: PreparedRun) -> dict[str, Any]:
         "data": str(prepared.request.data_path),
         "annotated": prepared.total_annotated,
         "left_out": len(prepared.samples.left_out),
-        "length_mismatches": prepared.samples.index.length_mismatches,
+        "long_audio": prepared.samples.index.length_mismatches - len(prepared.samples.coverage.short_audio),
         "legacy_batches": prepared.pass_settings.legacy_batches,
         "own_checkpoint": prepared.checkpoint.own,
         "batch_size": prepared.batch_size,

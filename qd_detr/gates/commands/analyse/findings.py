@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,7 @@ def audit(
     of_video = {vid: next(r for r in results if r.query.vid == vid) for vid in dict.fromkeys(vids.values())}
     section: dict[str, Any] = {
         "checked_data": True,
+        "coverage": asdict(probes.samples.coverage),
         "finite": True,  # reading, postprocessing and statistics raise on anything else
         "query_independence": probes.query_independence(positions),
         "repeated_pairs": repeated({r.query.qid: (r.query.vid, r.query.query) for r in results}),

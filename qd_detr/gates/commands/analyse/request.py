@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.feature_layout import FeatureSources
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.inference import PassSettings

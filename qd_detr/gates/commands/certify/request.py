@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from qd_detr.gates.data.feature_layout import FeatureSources
+from qd_detr.gates.data.feature_search import FeatureSources
 
 REPORT_NAME = "compatibility_report.json"
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"

@@ -52,7 +52,7 @@ def compare_with_saved(
     Returns:
         What the model gives in legacy batches, by position, compared or not; None if no legacy run made the checkpoint.
     """
-    options = PostprocessingOptions.from_options(settings.options)
+    options = PostprocessingOptions.from_options(settings.options, own=subject.checkpoint.own)
     eval_bsz = settings.options["eval_bsz"]
     legacy = None
     if not subject.checkpoint.own:
@@ -155,7 +155,8 @@ def _tried(
     with subject.progress(len(readings), "readings") as done:
         for reading in readings:
             settings = claims.settings_for(subject.checkpoint, subject.config, reading)
-            options, eval_bsz = PostprocessingOptions.from_options(settings.options), settings.options["eval_bsz"]
+            options = PostprocessingOptions.from_options(settings.options, own=subject.checkpoint.own)
+            eval_bsz = settings.options["eval_bsz"]
             model, first = subject.build(settings), order[:eval_bsz]
             values = values_alone(model, samples, first) if alone else legacy_values(model, samples, first, eval_bsz)
             found.append((reading, agreement_with(saved, order, values, options, None if alone else eval_bsz)))

@@ -49,7 +49,7 @@ def try_on_random_inputs(subject: Subject, model: QDDETR, settings: Settings) ->
 
 def try_on_samples(subject: Subject, model: QDDETR, settings: Settings, samples: Samples) -> None:
     """Ask everything, on the user's data."""
-    options = PostprocessingOptions.from_options(settings.options)
+    options = PostprocessingOptions.from_options(settings.options, own=subject.checkpoint.own)
     eval_bsz = settings.options["eval_bsz"]
     proof = TrackingProof()
     picked = _spread(len(samples), ALONE)

@@ -19,7 +19,8 @@ import torch
 from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.ledger import expect
 from qd_detr.gates.data.annotations import Query, read_annotations
-from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.features import Features
 from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.model.qd_detr import QDDETR

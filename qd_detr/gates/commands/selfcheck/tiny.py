@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from qd_detr.gates.data import planted
-from qd_detr.gates.data.feature_layout import FeatureSources, FeatureSpec
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR

@@ -29,7 +29,11 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
             lines += [texts("alignment.not", reason=said(texts, part["reason"])), ""]
             continue
         head = heads(texts, "alignment", "gate", "series", "figure", "effect", "null", "p", "samples", "videos")
-        lines += table(head, _alignment_rows(part, texts))
+        rows = _alignment_rows(part, texts)
+        if not rows:
+            lines += [texts("alignment.nothing"), ""]
+            continue
+        lines += table(head, rows)
         lines += [f"- {sentence}" for sentence in _alignment_sentences(part, against, texts)]
         lines.append("")
     return lines

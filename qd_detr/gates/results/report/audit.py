@@ -80,8 +80,9 @@ def _data_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> 
     if notes.get("left_out"):
         queries = counted(texts, notes["left_out"], "query_was")
         points.append(texts("audit.left_out", queries=queries, share=percent(notes["left_out"] / notes["annotated"])))
-    if notes.get("length_mismatches"):
-        points.append(texts("audit.length_mismatches", videos=counted(texts, notes["length_mismatches"], "video")))
+    if notes.get("long_audio"):
+        points.append(texts("audit.long_audio", videos=counted(texts, notes["long_audio"], "video")))
+    points += _coverage_points(audit.get("coverage", {}), texts)
     for key in _REPEATED:
         groups = audit.get(key)
         if groups:
@@ -92,6 +93,20 @@ def _data_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> 
     if audit.get("finite"):
         points.append(texts("audit.finite"))
     points += [texts("audit.disagreement", what=sentence) for sentence in notes.get("disagreements", [])]
+    return points
+
+
+def _coverage_points(coverage: dict[str, Any], texts: Texts) -> list[str]:
+    """Return what the model did not see of the videos."""
+    points = []
+    for key in ("short_audio", "short_video", "cut", "long_video"):
+        names = coverage.get(key)
+        if names:
+            shown = first_few([inline(name) for name in names])
+            points.append(texts(f"audit.{key}", videos=counted(texts, len(names), "video"), names=shown))
+    if coverage.get("windows_beyond"):
+        queries = counted(texts, len(coverage["queries_beyond"]), "query")
+        points.append(texts("audit.beyond", n=coverage["windows_beyond"], of=coverage["windows"], queries=queries))
     return points
 
 
