@@ -67,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--save_raw_data", action="store_true", help="also write the gates as .npy files")
     add("--no_figures", action="store_true", help="write no figures")
     add("--figure_format", choices=FIGURE_FORMATS, default="png", help="default: png")
+    add("--no_explorer", action="store_true", help="write no explorer.html, the page in which a run is looked at")
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
     add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
     add("--v_feat_dirs", type=Path, nargs="+", metavar="D", help="video feature folders, in the options' order")
@@ -180,6 +181,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         save_raw_data=args.save_raw_data,
         no_figures=args.no_figures,
         figure_format=args.figure_format,
+        no_explorer=args.no_explorer,
         config_path=args.config_path,
         feature_root=args.feature_root,
         v_feat_dirs=listed(args.v_feat_dirs),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
+from tests.browser import NAMES, Browser, browser_path
 
 # Models this small are fastest on one thread, most of all where tests share their cores with others; the processes that
 # tests start inherit it.
@@ -49,6 +50,15 @@ def shared() -> Path:
     if not (folder / "legacy").is_dir():
         pytest.skip("needs ../shared, which a clone does not have")
     return folder
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless browser, or a skip."""
+    if browser_path() is None:
+        pytest.skip(f"needs a browser ({', '.join(NAMES)}); on Debian: apt-get install chromium")
+    with Browser() as browser:
+        yield browser
 
 
 @pytest.fixture

@@ -207,7 +207,7 @@ PHASES = {
     "metrics": ("qd_detr.gates.commands.analyse.execution", "add_metrics", 1),
     "conditions": ("qd_detr.gates.commands.analyse.execution", "run_sweep", 1),
     "statistics": ("qd_detr.gates.results.whole", "write_statistics", 1),
-    "table": ("qd_detr.gates.results.whole", "write_samples_csv", 1),
+    "table": ("qd_detr.gates.results.whole", "sample_table", 1),
     "figures": ("qd_detr.gates.results.whole", "draw_run", 1),
     "report": ("qd_detr.gates.results.whole", "report_text", 1),
     "run_config": ("qd_detr.gates.commands.analyse.execution", "run_config_of", 1),

@@ -38,6 +38,7 @@ def test_a_run_as_a_user_runs_it_writes_the_whole_tree(tiny):
     assert done.stdout.strip().endswith(str(out / "ANALYSIS_REPORT.md"))
     for name in (
         "ANALYSIS_REPORT.md",
+        "explorer.html",
         "overall_statistics.json",
         "overall_statistics.png",
         "layer_distributions.png",

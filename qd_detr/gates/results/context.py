@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,7 @@ class OutputOptions:
     seed: int = 0
     quiet: bool = True
     lang: str = "en"
+    explorer: bool = True
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[int], None]]:
@@ -54,12 +55,25 @@ class OutputOptions:
             yield lambda done: bar.update(done - bar.n)
 
 
+@dataclass(frozen=True)
+class ConditionWindows:
+    """The first window of every sample under one condition, [start, end, score] by id; None where it predicts none.
+
+    same_as names the condition that this one comes to, None if it was run.
+    """
+
+    name: str
+    same_as: str | None
+    first_windows: Mapping[SampleId, list[float] | None]
+
+
 @dataclass
 class RunFindings:
     """Everything computed in a run; figures and report only read it.
 
     Attributes:
         contexts: one per sample, in annotation order (recording order without annotations).
+        conditions: what was run beside the model as it is, the model itself first; empty if nothing was.
         sections: further results by name, JSON-ready: "metrics", "alignment", "audit", ...
         notes: how the run was made; empty for gates recorded by a user's own loop.
         contributions: C (layers, clips) of the audio timeline to each sample's prediction; empty without --timeline.
@@ -74,4 +88,5 @@ class RunFindings:
     notes: dict[str, Any] = field(default_factory=dict)
     sections: dict[str, Any] = field(default_factory=dict)
     contributions: dict[SampleId, NDArray[np.float64]] = field(default_factory=dict)
+    conditions: Sequence[ConditionWindows] = ()
     extra_figures: list[tuple[str, str]] = field(default_factory=list)

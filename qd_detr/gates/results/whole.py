@@ -7,9 +7,10 @@ from typing import Any
 
 from qd_detr.gates.results.context import OutputOptions, RunFindings
 from qd_detr.gates.results.drawing import draw_run
+from qd_detr.gates.results.explorer import write_explorer
 from qd_detr.gates.results.report import report_text
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.results.writing import write_predictions, write_samples_csv, write_statistics
+from qd_detr.gates.results.writing import csv_text, sample_table, write_predictions, write_statistics
 from qd_detr.gates.tracking.entries import SampleId
 
 # Sections with a file of their own.
@@ -25,7 +26,8 @@ def write_run(
     """Write statistics, tables, predictions, figures and the report of a run into its tree."""
     note = findings.analysis.facts.gating_note
     write_statistics(tree, findings.analysis)
-    write_samples_csv(tree, findings, sample_columns)
+    table = sample_table(findings, sample_columns)
+    tree.write_text("samples.csv", csv_text(table.head, table.rows))
     if findings.lines is not None:
         write_predictions(tree, list(findings.lines), note)
     for name in _SECTION_FILES:
@@ -33,5 +35,7 @@ def write_run(
             section = findings.sections[name]
             noted = {**section, "gating_note": note} if note and isinstance(section, dict) else section
             tree.write_json(f"{name}.json", noted)
+    if options.explorer:
+        write_explorer(tree, findings, table, options.lang)
     figures, notes = draw_run(tree, findings, options)
     tree.write_text("ANALYSIS_REPORT.md", report_text(findings, figures, notes, options.lang))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -81,12 +82,21 @@ def write_predictions(tree: ResultsTree, lines: list[dict[str, Any]], gating_not
     tree.write_text("predictions.jsonl", "".join(json.dumps({**line, **extra}) + "\n" for line in lines))
 
 
-def write_samples_csv(
-    tree: ResultsTree, findings: RunFindings, more_columns: Mapping[str, Mapping[SampleId, Any]] | None = None
-) -> None:
-    """Write `samples.csv`: a row per sample in annotation order; `more_columns` are {name: {id: value}}."""
+@dataclass(frozen=True)
+class SampleTable:
+    """samples.csv: its columns, and a row of cells per sample, empty where there is no value."""
+
+    head: list[str]
+    ids: list[SampleId]
+    rows: list[list[Any]]
+
+
+def sample_table(
+    findings: RunFindings, more_columns: Mapping[str, Mapping[SampleId, Any]] | None = None
+) -> SampleTable:
+    """Return a row per sample in annotation order; `more_columns` are {name: {id: value}}."""
     analysis = findings.analysis
-    rows = {row.sample_id: row for row in analysis.rows}
+    by_id = {row.sample_id: row for row in analysis.rows}
     contexts = {context.sample_id: context for context in findings.contexts}
     more = more_columns or {}
     gate_columns = [
@@ -95,14 +105,13 @@ def write_samples_csv(
         for gate in analysis.facts.gates
         for figure in _figure_names(analysis)
     ]
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
     head = ["id", "file_name", "vid", "query", "duration_s", "n_clips", "gating_type", "trained_gating_type"]
-    table.writerow([*head, *gate_columns, *more])
-    for sample_id, row in _in_order(findings, rows):
+    table = SampleTable([*head, *gate_columns, *more], [], [])
+    for sample_id, row in _in_order(findings, by_id):
         context = contexts.get(sample_id)
         query = context.query if context is not None else None
-        table.writerow(
+        table.ids.append(sample_id)
+        table.rows.append(
             [
                 sample_id,
                 findings.names.get(sample_id, ""),
@@ -116,7 +125,7 @@ def write_samples_csv(
                 *(_cell(column.get(sample_id)) for column in more.values()),
             ]
         )
-    tree.write_text("samples.csv", text.getvalue())
+    return table
 
 
 def csv_text(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -9,13 +9,16 @@ from qd_detr.gates.analysis.run_comparison import compare_runs, comparison_rows
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
 from qd_detr.gates.results.drawing_findings import comparison_figure
+from qd_detr.gates.results.explorer import EXPLORER_FILE, RunTexts, page_of, texts_of_page
 from qd_detr.gates.results.report.comparison import comparison_text
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.writing import csv_text
 
 
 def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str, lang: str = "en") -> Path:
-    """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json and comparison.csv; return the report.
+    """Compare two finished runs and publish COMPARISON_REPORT.md, comparison.json, comparison.csv; return the report.
+
+    Where both trees hold an explorer.html, one with the two runs side by side is published too.
 
     Raises:
         RequestError: an unfinished or damaged tree, runs on different data, or an output folder that is one of them.
@@ -31,6 +34,9 @@ def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_fo
             name = f"run_comparison.{figure_format}"
             save_figure(figure, tree.path(name))
             figures.append((name, "Differences in metrics, second minus first, with intervals."))
+        texts = [found for run in (first, second) if (found := _explorer_texts(run))]
+        if len(texts) == 2:
+            tree.write_text(EXPLORER_FILE, page_of(texts))
         tree.write_json("comparison.json", comparison)
         tree.write_text("comparison.csv", csv_text(head, rows))
         tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures, lang))
@@ -44,3 +50,8 @@ def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_fo
             }
         )
     return output_dir / "COMPARISON_REPORT.md"
+
+
+def _explorer_texts(run: Path) -> RunTexts | None:
+    page = run / EXPLORER_FILE
+    return texts_of_page(page.read_text(encoding="utf-8")) if page.is_file() else None

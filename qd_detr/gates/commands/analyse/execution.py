@@ -22,7 +22,7 @@ from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.commands.analyse.timeline import add_timeline
 from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
+from qd_detr.gates.results.context import ConditionWindows, OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
@@ -30,6 +30,7 @@ from qd_detr.gates.results.writing import SampleWriter
 from qd_detr.gates.runs.inference import SampleResult, run_pass
 from qd_detr.gates.runs.interventions.conditions import MEAN_VIDEO
 from qd_detr.gates.runs.interventions.edits import to_plain
+from qd_detr.gates.runs.interventions.results import SweepRun
 from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.journal import RunJournal
 from qd_detr.gates.runs.probes import Probes
@@ -161,6 +162,7 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
         "dset_name": prepared.settings.options["dset_name"],
         "clip_length_s": float(prepared.settings.options["clip_length"]),
     }
+    findings.conditions = [_first_windows(swept, condition.name) for condition in swept.conditions]
     columns: dict[str, dict[SampleId, Any]] = {}
     if swept.has(MEAN_VIDEO):
         findings.sections["audio_share"] = audio_share(swept)
@@ -171,6 +173,15 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
         [condition.intervention for condition in effects.conditions if condition.intervention is not None]
     )
     return columns | sample_columns(effects, **what)
+
+
+def _first_windows(swept: SweepRun, name: str) -> ConditionWindows:
+    lines = swept.lines_of(name)
+    first = {
+        query.qid: line["pred_relevant_windows"][0].tolist() if len(line["pred_relevant_windows"]) else None
+        for query, line in zip(swept.queries, lines, strict=True)
+    }
+    return ConditionWindows(name, swept.same_as.get(name), first)
 
 
 def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
@@ -207,6 +218,7 @@ def _output_options(request: AnalysisRequest) -> OutputOptions:
         seed=request.seed,
         quiet=request.quiet,
         lang=request.lang,
+        explorer=not request.no_explorer,
     )
 
 

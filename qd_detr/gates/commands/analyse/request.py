@@ -32,6 +32,7 @@ class AnalysisRequest:
     save_raw_data: bool = False
     no_figures: bool = False
     figure_format: str = "png"
+    no_explorer: bool = False
     config_path: Path | None = None
     feature_root: Path | None = None
     v_feat_dirs: tuple[Path, ...] | None = None
