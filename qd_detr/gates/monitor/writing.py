@@ -148,7 +148,7 @@ class EpochWriter:
             findings.sections["metrics"] = {"brief": dict(metrics)}
         facts = analysis.facts
         with ResultsTree(self.directory / f"epoch_{epoch}") as tree:
-            write_run(tree, findings, OutputOptions(figures=self._figures, sample_figures=False))
+            write_run(tree, findings, OutputOptions(figures=self._figures, sample_figures=False, explorer=False))
             tree.publish(
                 {
                     "format": "qd_detr-gates results/1",
