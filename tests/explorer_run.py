@@ -11,7 +11,6 @@ import torch
 from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.fusion import AVIGATEFusionCustom
-from qd_detr.gates.results.analyzer import facts_of
 from qd_detr.gates.results.context import ConditionWindows, RunFindings, SampleContext
 from qd_detr.gates.results.explorer import write_explorer
 from qd_detr.gates.results.names import file_names
@@ -61,7 +60,7 @@ def make_findings(
         )
         for i in range(samples)
     ]
-    collector = GateCollector(facts_of(fusion))
+    collector = GateCollector(fusion.facts)
     for context in contexts:
         collector.add(context.sample_id, fusion.gate_history[context.sample_id])
     findings = RunFindings(collector.result(), contexts, fusion.gate_history, file_names(ids))

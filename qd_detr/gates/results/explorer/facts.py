@@ -187,8 +187,10 @@ def _far_injections(findings: RunFindings) -> set[SampleId]:
     analysis = findings.analysis
     if not analysis.has_injection:
         return set()
-    means = np.array([[gate.injection_mean for gate in row.attention] for row in analysis.rows], dtype=float)  # (N, A)
+    means = np.array(
+        [[gate.injection_mean for gate in row.gates[ATTENTION.kind]] for row in analysis.rows], dtype=np.float64
+    )  # (N, A)
     from_median = np.abs(means - np.median(means, axis=0))
     spread = 1.4826 * np.median(from_median, axis=0)
-    far = (from_median > ODD_FROM * spread) & (spread > 0)
-    return {row.sample_id for row, odd in zip(analysis.rows, far.any(axis=1), strict=True) if odd}
+    far = np.flatnonzero(((from_median > ODD_FROM * spread) & (spread > 0)).any(axis=1))
+    return {analysis.rows[i].sample_id for i in far}
