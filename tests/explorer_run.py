@@ -65,6 +65,7 @@ def make_findings(
         collector.add(context.sample_id, fusion.gate_history[context.sample_id])
     findings = RunFindings(collector.result(), contexts, fusion.gate_history, file_names(ids))
     findings.lines = [context.line or {} for context in contexts]
+    findings.contributions = {context.sample_id: rng.normal(size=(layers, context.n_clips)) for context in contexts}
     findings.conditions = [
         ConditionWindows(name, None, {context.sample_id: _windows(rng, 1, 100)[0] for context in contexts})
         for name in CONDITIONS

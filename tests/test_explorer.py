@@ -64,6 +64,8 @@ def test_the_series_are_the_recorded_gates_to_float16(tmp_path, gating_type):
             gate = np.asarray(entry["attention_gates"][layer])[0]
             injection = np.asarray(entry["attention_injection"][layer])[0]
             np.testing.assert_array_equal(block[at["attention_injection", layer]], injection.astype(np.float16))
+            contribution = findings.contributions[context.sample_id][layer].astype(np.float16)
+            np.testing.assert_array_equal(block[at["attention_contribution", layer]], contribution)
             if gating_type == "elementwise":
                 magnitude = np.abs(gate.astype(np.float64)).mean(axis=1).astype(np.float16)
                 np.testing.assert_array_equal(block[at["attention_magnitude", layer]], magnitude)

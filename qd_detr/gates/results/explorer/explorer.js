@@ -387,7 +387,7 @@ function factsLine(run, sample) {
   const { n_clips, clip_length_s, oddities } = run.facts.samples[sample];
   const numbers = ["ap", "best_iou", ...[...run.columns.keys()].filter((n) => n.startsWith("audio_effect_AP_") || n === "audio_share")];
   const values = numbers.filter((n) => typeof run.cell(n, sample) === "number").map((n) => `${columnLabel(n)} ${tableNumber(run.cell(n, sample))}`);
-  return [...nameOf(run, sample), say("clips", { n: n_clips, s: clip_length_s }), ...values, ...oddities.map((odd) => say(`odd_${odd}`))].join(" · ");
+  return [...nameOf(run, sample), say("clips", { n: n_clips, s: clip_length_s }), ...values, ...(run.cell("timeline_complete", sample) === 0 ? [say("incomplete")] : []), ...oddities.map((odd) => say(`odd_${odd}`))].join(" · ");
 }
 
 function otherTitle({ run, sample }, first) {

@@ -15,7 +15,7 @@ function columnLabel(name) {
   if (effect) return say("effect_of", { score: effect[1].replaceAll("_", " "), way: say(effect[2]) });
   const iou = /^first_window_iou_(gates_off|silence)$/.exec(name);
   if (iou) return say("first_iou", { way: say(iou[1]) });
-  return { duration_s: say("length"), sound_words: say("words"), moment_length_s: say("moment_length"), audio_share: say("audio_share"), ap: "AP", best_iou: "best IoU" }[name] ?? name;
+  return { duration_s: say("length"), sound_words: say("words"), moment_length_s: say("moment_length"), audio_share: say("audio_share"), timeline_share_inside: say("inside"), ap: "AP", best_iou: "best IoU" }[name] ?? name;
 }
 
 /** The columns a newcomer sees; every other one is a tick away. */
@@ -23,7 +23,7 @@ function firstColumns(run) {
   const wanted = ["id", "query", "ap", "best_iou"];
   const names = [...run.columns.keys()];
   wanted.push(...names.filter((n) => /^audio_effect_AP_/.test(n)));
-  wanted.push(...names.filter((n) => n === "audio_share" || /contribution.*inside|inside.*contribution/.test(n)));
+  wanted.push(...names.filter((n) => n === "audio_share" || n === "timeline_share_inside"));
   wanted.push(...names.filter((n) => /^layer\d+_attention_injection_mean$/.test(n)));
   if (!names.some((n) => n.endsWith("attention_injection_mean"))) wanted.push(...names.filter((n) => /^layer\d+_attention_abs_mean$/.test(n)));
   wanted.push("duration_s", "moment_length_s", "sound_words");

@@ -10,14 +10,13 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import sample_data
 from qd_detr.gates.results.explorer.facts import facts_of_run
-from qd_detr.gates.results.explorer.planes import planes_of
+from qd_detr.gates.results.explorer.planes import Planes
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.writing import SampleTable
 from qd_detr.gates.tracking.entries import SampleId
@@ -37,16 +36,13 @@ def write_explorer(tree: ResultsTree, findings: RunFindings, table: SampleTable,
     """Write `explorer.html`, which opens in `lang`; `table` is samples.csv."""
     contexts: list[SampleContext] = []
     ids: list[SampleId] = []
-
-    def samples() -> Iterator[SampleData]:
-        for context in findings.contexts:
-            several = list(sample_data(context, findings.history[context.sample_id]))
-            for data in several:
-                contexts.append(context)
-                ids.append(context.sample_id if len(several) == 1 else data.sample_id)
-                yield data
-
-    planes = planes_of(samples())
+    planes = Planes()
+    for context in findings.contexts:
+        several = list(sample_data(context, findings.history[context.sample_id]))
+        for data in several:
+            contexts.append(context)
+            ids.append(context.sample_id if len(several) == 1 else data.sample_id)
+            planes.add(data, findings.contributions.get(context.sample_id))
     series, packed = planes.packed()
     rows = dict(zip(table.ids, table.rows, strict=True))
     in_order = SampleTable(table.head, ids, [rows[sample_id] for sample_id in ids])

@@ -5,7 +5,7 @@ Letters: N samples, S series, C clips of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,18 @@ SeriesName = tuple[str, int | None]
 """Name of a series, and its layer; None for a series of the whole model."""
 
 
-def series_of(data: SampleData) -> Iterator[tuple[SeriesName, NDArray[np.float64] | None]]:
+def series_of(
+    data: SampleData, contributions: NDArray[np.float64] | None = None
+) -> Iterator[tuple[SeriesName, NDArray[np.float64] | None]]:
     """Yield a sample's series by name, each (C,), None where it is not known.
 
     A gate of one value per clip (or sequence) is given as it is, one per channel by its mean magnitude and its share of
-    open channels.
+    open channels. `contributions` are those of the audio timeline, (layers, C).
     """
     yield ("annotated_saliency", None), data.per_clip("annotated_saliency")
     yield ("predicted_saliency", None), data.per_clip("predicted_saliency")
+    for layer in range(data.n_layers):
+        yield (f"{ATTENTION.kind}_contribution", layer), None if contributions is None else contributions[layer]
     for kind in (ATTENTION.kind, FFN.kind):
         injection = data.per_clip(f"{kind}_injection")
         for layer in range(data.n_layers):
@@ -39,7 +43,7 @@ def series_of(data: SampleData) -> Iterator[tuple[SeriesName, NDArray[np.float64
                 yield (name, layer), np.broadcast_to(of_gate(gate), (data.n_clips,))
 
 
-def _shown_gates(kind: str, per_channel: bool) -> dict:
+def _shown_gates(kind: str, per_channel: bool) -> dict[str, Callable[[NDArray], NDArray]]:
     if not per_channel:
         return {f"{kind}_gate": lambda gate: gate}
     return {
@@ -57,13 +61,13 @@ class Planes:
         self._blocks: list[NDArray[np.float16]] = []
         self._known: NDArray[np.bool_] | None = None
 
-    def add(self, data: SampleData) -> None:
-        """Take in a sample.
+    def add(self, data: SampleData, contributions: NDArray[np.float64] | None = None) -> None:
+        """Take in a sample, with the contributions of its audio timeline if there is one.
 
         Raises:
             ValueError: it has other series than the samples before it.
         """
-        found = list(series_of(data))
+        found = list(series_of(data, contributions))
         names = [name for name, _ in found]
         if self._known is None:
             self.names, self._known = names, np.zeros(len(names), bool)
@@ -87,11 +91,3 @@ class Planes:
         flat = np.concatenate([block[kept].ravel() for block in self._blocks]).astype("<f2")
         pairs = flat.view(np.uint8).reshape(-1, 2)
         return [n for n, known in zip(self.names, kept, strict=True) if known], pairs.T.tobytes()
-
-
-def planes_of(samples: Iterable[SampleData]) -> Planes:
-    """Return the planes of samples in their order."""
-    planes = Planes()
-    for data in samples:
-        planes.add(data)
-    return planes
