@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.analysis.slices import sound_words
-from qd_detr.gates.gating import ATTENTION, FFN
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import run_scale
 from qd_detr.gates.results.explorer.planes import OPEN_FROM, SeriesName
@@ -56,7 +56,7 @@ def facts_of_run(
             for name, value in (findings.sections.get("metrics") or {"brief": {}})["brief"].items()
         ],
         "effects": _effects(findings.sections.get("audio_help")),
-        "gates": _gates(findings.analysis.statistics),
+        "gates": _gates(findings.analysis.statistics, [gate.kind for gate in facts.gates]),
         "columns": _columns(table, contexts),
         "samples": [
             {**_sample(context), "n_clips": n, "oddities": odd}
@@ -103,12 +103,12 @@ def _effects(audio_help: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"names": audio_help["metrics"]["names"], "conditions": conditions}
 
 
-def _gates(statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _gates(statistics: Mapping[str, Any], kinds: Sequence[str]) -> list[dict[str, Any]]:
     keys = ("mean", "std", "median", "min", "max", "histogram")
     return [
         {"layer": int(layer), "kind": kind, **{key: entry[kind][key] for key in keys}}
         for layer, entry in statistics["layer_statistics"].items()
-        for kind in (ATTENTION.kind, FFN.kind)
+        for kind in kinds
     ]
 
 

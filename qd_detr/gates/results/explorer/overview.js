@@ -67,7 +67,7 @@ function drawOverview(run) {
     tables.push(tableOf(say("effects"), head, rows, say("stands")));
   }
   const rows = facts.gates.map((one) => [
-    `${say("layer", { layer: one.layer })}, ${say(one.kind)}`,
+    `${say("layer", { layer: one.layer })}, ${TEXTS[language][one.kind] ?? one.kind}`,
     histogramPicture(one.histogram, one.kind),
     shown(one.mean),
     shown(one.std),

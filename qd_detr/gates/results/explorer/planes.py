@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.statistics.values import NEAR_ZERO
 from qd_detr.gates.figures.sample_data import SampleData
-from qd_detr.gates.gating import ATTENTION, FFN
+from qd_detr.gates.gating import ATTENTION
 
 OPEN_FROM = NEAR_ZERO
 """A channel of a gate is open in a clip if its magnitude is at least this."""
@@ -33,8 +33,8 @@ def series_of(
     yield ("predicted_saliency", None), data.per_clip("predicted_saliency")
     for layer in range(data.n_layers):
         yield (f"{ATTENTION.kind}_contribution", layer), None if contributions is None else contributions[layer]
-    for kind in (ATTENTION.kind, FFN.kind):
-        injection = data.per_clip(f"{kind}_injection")
+    for kind in data.values:
+        injection = data.injection_of(kind)
         for layer in range(data.n_layers):
             yield (f"{kind}_injection", layer), None if injection is None else injection[layer]
         gates = data.gates(kind)

@@ -89,7 +89,7 @@ function seriesPanels(run, sample) {
     if (name.endsWith("_open")) high = 1;
     if (name.endsWith("_contribution")) low = -high;
     const note = name.endsWith("_open") ? say("open_note", { limit: run.facts.open_from }) : TEXTS[language][`${name}_note`] ?? "";
-    panels.push({ title: say(name), note, lines: drawn, low, high });
+    panels.push({ title: seriesTitle(name), note, lines: drawn, low, high });
   }
   return panels;
 }

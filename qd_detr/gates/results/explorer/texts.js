@@ -84,6 +84,7 @@ const TEXTS = {
     attention_injection_note: "how much audio enters",
     ffn_injection: "FFN gate: injection",
     ffn_injection_note: "refinement, not audio",
+    another_gate: "{kind} gate: {what}",
     attention_gate: "Attention gate",
     ffn_gate: "FFN gate",
     attention_magnitude: "Attention gate: mean |g| over channels",
@@ -221,6 +222,7 @@ const TEXTS = {
     attention_injection_note: "오디오가 얼마나 들어오는가",
     ffn_injection: "FFN 게이트: 주입량",
     ffn_injection_note: "오디오가 아니라 정제",
+    another_gate: "{kind} 게이트: {what}",
     attention_gate: "Attention 게이트",
     ffn_gate: "FFN 게이트",
     attention_magnitude: "Attention 게이트: 채널 평균 |g|",
@@ -280,6 +282,12 @@ let language = "en";
 
 function say(key, values = {}) {
   return TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+/** The title of a series; gates that other fusions have go by their own names. */
+function seriesTitle(name) {
+  const [kind, what] = name.split("_");
+  return name in TEXTS[language] ? say(name) : say("another_gate", { kind, what });
 }
 
 /** A text of any length, said to be cut where it is. */
