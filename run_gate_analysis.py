@@ -236,14 +236,15 @@ def analyse(args: argparse.Namespace) -> None:
 
     if args.compare_runs is not None:
         first, second = args.compare_runs
-        finished = compare(
+        report = compare(
             first, second, args.output_dir, seed=args.seed, figure_format=args.figure_format, lang=args.lang
         )
+        summary = report_place(report, args.lang)
     else:
-        finished = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
+        report, findings = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
+        summary = terminal_summary(findings, report, args.lang)
     if not args.quiet:
-        summary = terminal_summary if args.compare_runs is None else report_place
-        print(summary(finished, args.lang))
+        print(summary)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from qd_detr.gates.analysis.shift_null import (
     shift_table,
     window_edges,
 )
+from qd_detr.gates.results.report.wording import in_english
+from qd_detr.gates.wording import Reason
 
 ATTENTION = SeriesKey(0, "attention", "magnitude")
 INJECTION = SeriesKey(0, "attention", "injection")
@@ -261,9 +263,9 @@ def test_what_drops_out_is_counted_with_its_reason():
     assert found["around_starts"]["dropped"]["no_edge_within_the_video"] == 2
     assert readout["prediction"] == {
         "applies": False,
-        "reason": "no windows and no saliency were given as prediction",
+        "reason": Reason("alignment.no_prediction"),
     }
-    json.dumps(readout, allow_nan=False)
+    json.dumps(in_english(readout), allow_nan=False)
 
 
 def test_a_constant_series_is_no_alarm():
@@ -279,8 +281,8 @@ def test_global_gates_and_an_empty_run_say_that_it_does_not_apply():
     alignment = MomentAlignment(2.0, "global")
     alignment.add("q", "v", {ATTENTION: [0.5]}, windows_s=[[0, 2]])
     assert alignment.readout(0)["applies"] is False
-    assert "global" in alignment.readout(0)["reason"]
-    assert MomentAlignment(2.0, "clipwise").readout(0) == {"applies": False, "reason": "no sample was recorded"}
+    assert alignment.readout(0)["reason"] == Reason("alignment.global")
+    assert MomentAlignment(2.0, "clipwise").readout(0) == {"applies": False, "reason": Reason("alignment.no_sample")}
 
 
 def test_queries_that_saw_different_lengths_of_a_video_are_both_counted():

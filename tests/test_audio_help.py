@@ -9,9 +9,12 @@ import pytest
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.effects import line_changes, score_sweep
 from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.results.report.audio import relation_sentence, verdict_sentence
+from qd_detr.gates.results.report.wording import in_english, report_texts
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, AUDIO_MODES, DOSES, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun
 from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.wording import Reason
 from tests.fusion_facts import facts
 from tests.intervention_cases import samples_of, small_data, small_model
 
@@ -76,8 +79,9 @@ def test_a_planted_effect_is_found_with_its_size_direction_and_slice():
     assert verdict["best_slice"]["slice"] == "sound_words"
     assert (verdict["best_slice"]["n"], verdict["best_slice"]["effect"]["estimate"]) == (30, pytest.approx(100.0))
     assert verdict["worst_slice"] is None
-    assert "+75.00 points" in verdict["sentence"]
-    assert verdict["sentence"].endswith("the audio helps.")
+    sentence = verdict_sentence(verdict, report_texts("en"))
+    assert "+75.00 points" in sentence
+    assert sentence.endswith("the audio helps.")
     assert result["gates_recorded"] == "after"
 
 
@@ -131,7 +135,7 @@ def test_an_effect_that_is_not_shown_is_reported_as_such():
     (verdict,) = audio_help(replace(run, lines=lines), draws=500)["verdict"]
     assert verdict["direction"] == "not shown"
     assert verdict["best_slice"] is verdict["worst_slice"] is None
-    assert "not shown, the interval contains 0" in verdict["sentence"]
+    assert "not shown, the interval contains 0" in verdict_sentence(verdict, report_texts("en"))
 
 
 def test_gates_that_tell_the_effect_are_told_from_gates_that_do_not():
@@ -139,17 +143,18 @@ def test_gates_that_tell_the_effect_are_told_from_gates_that_do_not():
     telling = audio_help(planted_run(hits, magnitude=np.where(hits, 0.1, 0.9)), draws=500)["explanation"]
     assert telling["found"] == len(telling["relations"]) == 8
     assert all(r["correlation"]["estimate"] == pytest.approx(1.0) for r in telling["relations"])
-    assert "larger gates go with a larger effect" in telling["relations"][0]["sentence"]
+    assert "larger gates go with a larger effect" in relation_sentence(telling["relations"][0], report_texts("en"))
     blind = audio_help(planted_run(hits, magnitude=np.tile([0.1, 0.9, 0.9, 0.1], 10)), draws=500)["explanation"]
     assert blind["found"] == 0
-    assert all(r["sentence"].endswith("no relation found: the interval contains 0.") for r in blind["relations"])
+    told = [relation_sentence(one, report_texts("en")) for one in blind["relations"]]
+    assert all(sentence.endswith("no relation found: the interval contains 0.") for sentence in told)
 
 
 def test_without_labels_predictions_are_compared_and_metrics_say_why_they_are_absent():
     result = audio_help(planted_run(np.arange(40) % 4 == 0, labelled=False), draws=200)
     assert result["metrics"] == {
         "available": False,
-        "reason": "the annotations have no labels: predictions are compared, metrics cannot be computed",
+        "reason": Reason("labels.none"),
         "names": [],
         "primary": None,
         "baseline": {},
@@ -159,7 +164,7 @@ def test_without_labels_predictions_are_compared_and_metrics_say_why_they_are_ab
     (off,) = [record for record in result["conditions"] if record["name"] == ATTENTION_OFF]
     assert off["metrics"] == {}
     assert off["predictions"]["first_window_changed"]["estimate"] == pytest.approx(75.0)
-    json.dumps(result, allow_nan=False)
+    json.dumps(in_english(result), allow_nan=False)
 
 
 def test_queries_without_labels_are_left_out_of_the_metrics_and_counted():
@@ -167,7 +172,7 @@ def test_queries_without_labels_are_left_out_of_the_metrics_and_counted():
     mixed = [query if i >= 8 else make_query(i, labelled=False) for i, query in enumerate(run.queries)]
     result = audio_help(replace(run, queries=mixed), draws=200)
     assert (result["n_queries"], result["n_labelled"]) == (40, 32)
-    assert result["metrics"]["reason"] == "8 of 40 queries have no labels and are left out of the metrics"
+    assert result["metrics"]["reason"] == Reason("labels.left_out", {"missing": 8, "n": 40})
     assert result["verdict"][0]["effect"]["n"] == 32
 
 
@@ -184,7 +189,7 @@ def test_tvsum_is_judged_by_its_own_metric():
     assert result["metrics"]["baseline"]["mAP"] == pytest.approx(100.0)
     assert result["verdict"][0]["direction"] == "helps"
     assert {one["slice"] for one in result["slices"]}.isdisjoint({"windows_1", "window_short"})
-    json.dumps(result, allow_nan=False)
+    json.dumps(in_english(result), allow_nan=False)
 
 
 def test_equal_windows_without_length_have_an_iou_of_1():
@@ -198,7 +203,7 @@ def test_a_whole_sweep_gives_json_with_every_part_and_the_same_seed_the_same_byt
     index, reader = small_data(clip_counts=(6, 5) * 6, queries_per_video=2)
     conditions = conditions_of(standard_sweep(facts(num_layers=2)), list(AUDIO_MODES), 3)
     run = run_sweep(small_model(), samples_of(index, reader), conditions)
-    texts = [json.dumps(audio_help(run, seed=3, draws=300), allow_nan=False) for _ in range(2)]
+    texts = [json.dumps(in_english(audio_help(run, seed=3, draws=300)), allow_nan=False) for _ in range(2)]
     assert texts[0] == texts[1]
     result = json.loads(texts[0])
     assert [record["name"] for record in result["conditions"]] == [condition.name for condition in conditions]

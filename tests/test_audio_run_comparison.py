@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.gates.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.gates.analysis.run_comparison import compare_runs
 from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.results.report.comparison import comparison_rows
+from qd_detr.gates.results.report.wording import in_english, report_texts
+from qd_detr.gates.wording import Reason
 from run_gate_analysis import main
 from tests.tiny_run import make_tiny_run
 
@@ -41,7 +44,8 @@ def copy_of(tree: Path, to: Path, **changes):
 def test_two_runs_are_compared_by_gates_metrics_and_queries(runs):
     _, first, second = runs
     result = compare_runs(first, second, draws=300, seed=2)
-    assert json.dumps(result, allow_nan=False) == json.dumps(compare_runs(first, second, draws=300, seed=2))
+    again = in_english(compare_runs(first, second, draws=300, seed=2))
+    assert json.dumps(in_english(result), allow_nan=False) == json.dumps(again)
     assert [run["gating_type"] for run in result["runs"]] == ["clipwise", "global"]
     assert (result["n_queries"], result["n_source_videos"]) == (9, 9)
     metrics = [json.loads((tree / "metrics.json").read_text())["brief"] for tree in (first, second)]
@@ -56,11 +60,11 @@ def test_two_runs_are_compared_by_gates_metrics_and_queries(runs):
     assert here["difference"]["estimate"] == pytest.approx(here["second"] - here["first"], abs=1e-6)
     assert here["second"] == pytest.approx(abs(statistics[1]["attention_gates"]["mean"]), rel=0.5)
     assert gates[1, "ffn", "injection"]["difference"] is None
-    assert gates[1, "ffn", "injection"]["reason"] == "only one of the two runs has it"
+    assert gates[1, "ffn", "injection"]["reason"] == Reason("compared.only_one")
     difference = [query["AP_difference"] for query in result["queries"]]
     by_name = {row["metric"]: row for row in result["metrics"]["rows"]}
     assert 100 * np.mean(difference) == pytest.approx(by_name["MR-full-mAP"]["difference"]["estimate"])
-    head, rows = comparison_rows(result)
+    head, rows = comparison_rows(result, report_texts("en"))
     assert len(rows) == 5 + 3 + len(result["gates"])
     assert all(len(row) == len(head) for row in rows)
 
@@ -79,7 +83,7 @@ def test_without_the_annotations_gates_and_predictions_are_compared_and_metrics_
     trees = copy_of(first, tmp_path / "a", **gone), copy_of(second, tmp_path / "b", **gone)
     result = compare_runs(*trees, draws=100)
     assert not result["metrics"]["available"]
-    assert "no longer at" in result["metrics"]["reason"]
+    assert result["metrics"]["reason"] == Reason("labels.moved", {"path": tmp_path / "gone.jsonl"})
     assert result["gates"]
 
 

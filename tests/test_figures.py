@@ -252,23 +252,23 @@ def test_clustering_finds_planted_groups_and_names_the_largest_first() -> None:
 @pytest.mark.parametrize(
     ("features", "reason"),
     [
-        (np.zeros((5, 2)), "at least 10 samples; there are 5"),
-        (np.full((20, 2), 0.3) + 1e-9 * np.arange(20)[:, None], "4 different profiles; there are 1"),
-        (np.full((20, 2), np.nan), "not finite"),
-        (np.random.default_rng(0).normal(size=(150, 12)), "no substantial structure"),
+        (np.zeros((5, 2)), "groups.samples"),
+        (np.full((20, 2), 0.3) + 1e-9 * np.arange(20)[:, None], "groups.distinct"),
+        (np.full((20, 2), np.nan), "groups.not_finite"),
+        (np.random.default_rng(0).normal(size=(150, 12)), "groups.silhouette"),
     ],
 )
 def test_clustering_says_why_there_are_no_groups(features: np.ndarray, reason: str) -> None:
     found = cluster_profiles(features)
     assert isinstance(found, NoGroups)
-    assert reason in found.reason
+    assert found.reason.key == reason
 
 
 def test_clustering_without_scikit_learn_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     found = clustering.cluster_profiles(np.zeros((50, 2)))
     assert isinstance(found, NoGroups)
-    assert "scikit-learn" in found.reason
+    assert found.reason.key == "groups.library"
 
 
 def test_a_comparison_takes_one_to_eight_samples_of_one_kind() -> None:

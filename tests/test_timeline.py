@@ -20,6 +20,7 @@ from qd_detr.gates.runs.interventions.edits import Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
 from qd_detr.gates.runs.timeline import FRACTIONS, run_timeline
 from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.wording import Reason
 from tests.fusion_facts import facts as fusion_facts
 from tests.intervention_cases import GATING_TYPES, samples_of, small_data, small_model
 
@@ -115,7 +116,7 @@ def test_a_closed_gate_contributes_nothing_and_an_order_is_followed():
     assert section["targets"]["prediction"]["mean_size"] < 1e-6
     assert section["moments"] == {
         "applies": False,
-        "reason": "no sample has annotated windows and contributions of any size",
+        "reason": Reason("timeline.no_moments"),
     }
     assert section["occlusion"] is None
 

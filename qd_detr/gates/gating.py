@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from qd_detr.gates.wording import Reason
+
 ValueRange = tuple[float, float]
 
 AUDIO = "audio"
@@ -167,11 +169,8 @@ class FusionFacts:
         return range_of(self.gates)
 
     @property
-    def gating_note(self) -> str | None:
-        """The sentence that goes into every result when the gating type was changed; None when it was not."""
+    def gating_note(self) -> Reason | None:
+        """What goes into every result when the gating type was changed; None when it was not."""
         if self.gating_type == self.trained_gating_type:
             return None
-        return (
-            f"Trained with {self.trained_gating_type} gating, run with {self.gating_type} as asked: the weights fit "
-            "both, the function is another; these are not the gates the model was trained with."
-        )
+        return Reason("gating.changed", {"trained": self.trained_gating_type, "gating": self.gating_type})

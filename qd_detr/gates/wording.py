@@ -7,10 +7,22 @@ import os
 import string
 import unicodedata
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 LANGUAGES = ("en", "ko")
 Catalogue = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Something to be said, as data: the key of a text and the values of its placeholders.
+
+    Whatever computes or draws returns these; the language is chosen where they are written.
+    """
+
+    key: str
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Texts:
@@ -34,6 +46,10 @@ class Texts:
             KeyError: no such key, or a placeholder without a value.
         """
         return self._texts[key].format(**values)
+
+    def say(self, what: Reason | str) -> str:
+        """Return a reason in words; text, a user's own caption for example, as it is."""
+        return what if isinstance(what, str) else self(what.key, **what.values)
 
 
 def placeholders(text: str) -> set[str]:

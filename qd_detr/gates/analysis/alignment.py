@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.analysis.shift_null import COLUMNS, LAGS, ShiftNull, Target, shift_table
 from qd_detr.gates.gating import gating_named
+from qd_detr.gates.wording import Reason
 
 AGAINST = ("annotation", "prediction")
 DRAWS = 2000
@@ -187,9 +188,9 @@ class MomentAlignment:
             two-sided, (1 + draws at least as far from 0) / (1 + draws). Not a number becomes None.
         """
         if not self.gating.per_clip:
-            return {"applies": False, "reason": "a global gate is one number a video: it cannot follow a moment"}
+            return {"applies": False, "reason": Reason("alignment.global")}
         if not self._samples:
-            return {"applies": False, "reason": "no sample was recorded"}
+            return {"applies": False, "reason": Reason("alignment.no_sample")}
         if draws < 1 or not 0 < level < 1:
             raise ValueError(f"draws is {draws} and level {level}; expected draws >= 1 and a level between 0 and 1")
         head = {
@@ -206,7 +207,7 @@ class MomentAlignment:
     def _against(self, against: str, seed: int, draws: int, level: float) -> dict[str, Any]:
         targets = [sample.targets[against] for sample in self._samples.values()]
         if all(target.inside is None and target.saliency is None for target in targets):
-            return {"applies": False, "reason": f"no windows and no saliency were given as {against}"}
+            return {"applies": False, "reason": Reason(f"alignment.no_{against}")}
         null = ShiftNull(len(self._keys), draws=draws, seed=seed)
         for samples in self._by_video():
             null.add_video([shift_table(sample.values, sample.targets[against]) for sample in samples])

@@ -12,7 +12,7 @@ from typing import Any
 
 from qd_detr.gates.analysis.effects import ScoredSweep, condition_effects, dose_curve, prediction_changes, score_sweep
 from qd_detr.gates.analysis.flips import flip_columns, flips
-from qd_detr.gates.analysis.gate_relations import SHOWN, gate_explanation, per_query_effects
+from qd_detr.gates.analysis.gate_relations import gate_explanation, per_query_effects
 from qd_detr.gates.analysis.intervals import Interval
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL
 from qd_detr.gates.analysis.slice_effects import slice_effects
@@ -21,6 +21,7 @@ from qd_detr.gates.analysis.verdicts import MARGIN_POINTS
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.results import GATES_RECORDED, SweepRun
 from qd_detr.gates.tracking.entries import SampleId
+from qd_detr.gates.wording import Reason
 
 
 def audio_help(
@@ -81,13 +82,13 @@ def audio_help(
     }
 
 
-def _why_no_metrics(sweep: ScoredSweep) -> str | None:
+def _why_no_metrics(sweep: ScoredSweep) -> Reason | None:
     missing = int((~sweep.labelled).sum())
     if not missing:
         return None
     if not sweep.scored:
-        return "the annotations have no labels: predictions are compared, metrics cannot be computed"
-    return f"{missing} of {len(sweep.labelled)} queries have no labels and are left out of the metrics"
+        return Reason("labels.none")
+    return Reason("labels.left_out", {"missing": missing, "n": len(sweep.labelled)})
 
 
 def verdicts(
@@ -105,7 +106,7 @@ def verdicts(
         "hurts", "not shown"), "effect" (an interval: with audio minus without), "adjusted_p", the keys of
         `verdicts.Verdict`, "best_slice", "worst_slice" (the records of the slices on which the audio helps and hurts
         more than on all other queries, of those that stand the farthest from the rest; None if none does),
-        "largest_slice" (the slice that differs most from the rest, whether it stands or not), "sentence"}.
+        "largest_slice" (the slice that differs most from the rest, whether it stands or not)}.
     """
     metric = sweep.primary
     if metric is None:
@@ -137,7 +138,6 @@ def verdicts(
                 "best_slice": next((one for one in reversed(stand) if _apart(one) > 0 and _size(one) > 0), None),
                 "worst_slice": next((one for one in stand if _apart(one) < 0 and _size(one) < 0), None),
                 "largest_slice": max(mine, key=lambda one: abs(_apart(one)), default=None),
-                "sentence": _verdict_sentence(without, metric, effect, direction),
             }
         )
     return found
@@ -168,21 +168,6 @@ def _size(record: dict[str, Any]) -> float:
 
 def _apart(record: dict[str, Any]) -> float:
     return float(record["difference"]["estimate"])
-
-
-def _verdict_sentence(without: str, metric: str, effect: Interval, direction: str) -> str:
-    if effect["low"] is None or effect["high"] is None or effect["estimate"] is None:
-        return f"Whether the audio helps cannot be said: {effect['reason']}."
-    conclusion = {
-        "helps": "the audio helps",
-        "hurts": "the audio hurts",
-        "not shown": "an effect of the audio is not shown, the interval contains 0",
-    }[direction]
-    return (
-        f"{metric} with audio minus {metric} with {SHOWN.get(without, without)} is {effect['estimate']:+.2f} points "
-        f"({100 * effect['level']:g} % interval {effect['low']:+.2f} to {effect['high']:+.2f}; {effect['n']} queries, "
-        f"{effect['n_clusters']} source videos): {conclusion}."
-    )
 
 
 def sample_columns(

@@ -8,16 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.effects import ScoredSweep
-from qd_detr.gates.analysis.intervals import Interval
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, bootstrap_correlation, false_discovery
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.results import SweepRun
 
 Array = NDArray[np.float64]
-
-SHOWN = {"gates_off": "all attention gates off", "silence": "silent audio"}
-NO_RELATION = "no relation found: the interval contains 0"
 
 
 def gate_figures_of_queries(run: SweepRun) -> dict[str, Array]:
@@ -40,7 +36,7 @@ def gate_explanation(
     Returns:
         {"rate", "n_tests", "found": how many stand after Benjamini-Hochberg, "relations": [{"figure" ("magnitude",
         "injection"), "without", "score" ("AP", "best IoU"), "effect" ("signed", "absolute"), "correlation" (an
-        interval), "adjusted_p", "significant", "sentence"}]}
+        interval), "adjusted_p", "significant"}]}
     """
     effects = per_query_effects(sweep)
     if not effects:
@@ -63,7 +59,6 @@ def gate_explanation(
             "correlation": interval,
             "adjusted_p": adjusted,
             "significant": significant,
-            "sentence": _relation_sentence(key, interval, bool(significant)),
         }
         for key, interval, adjusted, significant in zip(
             keys, intervals, control["adjusted"], control["significant"], strict=True
@@ -85,19 +80,3 @@ def per_query_effects(sweep: ScoredSweep) -> dict[tuple[str, str], Array]:
         if before.best_iou is not None and after.best_iou is not None:
             effects[without, "best IoU"] = before.best_iou - after.best_iou
     return effects
-
-
-def _relation_sentence(key: dict[str, str], interval: Interval, stands: bool) -> str:
-    effect = f"{key['effect']} audio effect on {key['score']} ({SHOWN[key['without']]})"
-    what = f"{key['figure']} of the attention gates and the {effect}"
-    if interval["estimate"] is None or interval["low"] is None or interval["high"] is None:
-        return f"{what}: not to be had, {interval['reason']}."
-    numbers = (
-        f"Spearman {interval['estimate']:+.2f} ({interval['low']:+.2f} to {interval['high']:+.2f}, n = {interval['n']})"
-    )
-    if interval["low"] <= 0 <= interval["high"]:
-        return f"{what}: {numbers}, {NO_RELATION}."
-    if not stands:
-        return f"{what}: {numbers}; with as many relations looked at, it does not stand after false-discovery control."
-    larger = "larger" if interval["estimate"] > 0 else "smaller"
-    return f"{what}: {numbers}; larger gates go with a {larger} effect."

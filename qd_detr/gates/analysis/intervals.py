@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.student import NORMAL, t_cdf, t_quantile
+from qd_detr.gates.wording import Reason
 
 FEW_CLUSTERS = 10
 TOO_FEW_CLUSTERS = 6
@@ -43,7 +44,7 @@ class Interval(TypedDict):
     n_clusters: int  # source videos that have such a query
     n_undefined: int  # queries without a value, left out
     reason_key: str | None  # no_value, one_cluster, too_few_clusters, no_draw, same_value, few_clusters
-    reason: str | None
+    reason: Reason | None
 
 
 class Spread(TypedDict):
@@ -75,7 +76,7 @@ def interval_of(
     n_clusters: int,
     n_undefined: int,
     level: float,
-    missing: str,
+    missing: Reason,
     bounds: tuple[float, float] | None = None,
 ) -> Interval:
     """Return the interval of an estimate by the rules above.
@@ -93,13 +94,13 @@ def interval_of(
         return result | {"reason_key": "no_value", "reason": missing}
     result["estimate"] = float(estimate)
     if n_clusters < TOO_FEW_CLUSTERS:
-        few = f"only {n_clusters} source videos: too few for an interval"
-        one = "all queries come from one source video: nothing to resample"
+        few = Reason("interval.too_few_videos", {"n": n_clusters})
+        one = Reason("interval.one_video")
         key = "one_cluster" if n_clusters < 2 else "too_few_clusters"
         return result | {"reason_key": key, "reason": one if n_clusters < 2 else few}
     drawn = drawn[~np.isnan(drawn)]  # a draw without a single query that takes part
     if not drawn.size:
-        return result | {"reason_key": "no_draw", "reason": "no draw held a query with a value"}
+        return result | {"reason_key": "no_draw", "reason": Reason("interval.no_draw")}
     scale = float(np.abs(drawn).max())
     if drawn.max() - drawn.min() <= 1e-12 * scale:
         return _same_everywhere(result, bounds)
@@ -115,7 +116,7 @@ def interval_of(
         result |= {"design_effect": spread["design_effect"]}
         result |= {"equivalence_low": within[0], "equivalence_high": within[1]}
     if n_clusters < FEW_CLUSTERS:
-        rough = f"only {n_clusters} source videos: the interval is rough"
+        rough = Reason("interval.rough", {"n": n_clusters})
         result |= {"reason_key": "few_clusters", "reason": rough}
     return result
 
@@ -156,7 +157,7 @@ def _same_everywhere(result: Interval, bounds: tuple[float, float] | None) -> In
         "p": 1.0 if value == 0 else 2.0 ** (1 - result["n_clusters"]),
         "rule_of_three": share,
         "reason_key": "same_value",
-        "reason": "the draws do not differ: all source videos show the same value",
+        "reason": Reason("interval.same"),
     }
 
 

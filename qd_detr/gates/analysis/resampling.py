@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of
 from qd_detr.gates.analysis.ranks import average_ranks
+from qd_detr.gates.wording import Reason
 
 DRAWS = 10_000
 LEVEL = 0.95
@@ -188,7 +189,7 @@ def _mean_interval(
         n_clusters=int(seen.sum()) if n_clusters is None else n_clusters,
         n_undefined=len(parts) - n,
         level=level,
-        missing="no query has a value",
+        missing=Reason("interval.no_value"),
         bounds=bounds,
     )
 
@@ -244,7 +245,7 @@ def bootstrap_correlation(
                 n_clusters=int((sums[:, 4 * k] > 0).sum()),
                 n_undefined=len(left) - count,
                 level=level,
-                missing="fewer than two queries have values, or all of x or of y are equal",
+                missing=Reason("interval.too_few"),
                 bounds=(estimate, estimate),  # all draws equal: a correlation of 1 or -1
             )
         )

@@ -24,6 +24,7 @@ from qd_detr.gates.errors import DataError, MissingFileError, RequestError, firs
 from qd_detr.gates.evaluation import benchmark_of, read_submission
 from qd_detr.gates.files import read_json
 from qd_detr.gates.gating import GATES
+from qd_detr.gates.wording import Reason
 
 Array = NDArray[np.float64]
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
@@ -125,24 +126,6 @@ def compare_runs(
     }
 
 
-def comparison_rows(comparison: dict[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """Return a table's head and rows: metrics, predictions, gates; numbers unrounded, None where there is none."""
-    head = ["what", "first", "second", "difference", "low", "high", "n"]
-    rows: list[list[Any]] = []
-    for row in comparison["metrics"]["rows"]:
-        rows.append([row["metric"], row["first"], row["second"], *_numbers(row["difference"])])
-    for name, interval in comparison["predictions"].items():
-        rows.append([name, None, None, *_numbers(interval)])
-    for row in comparison["gates"]:
-        what = f"layer {row['layer']} {row['kind']} {row['figure']}"
-        rows.append([what, row["first"], row["second"], *_numbers(row["difference"])])
-    return head, rows
-
-
-def _numbers(interval: dict[str, Any] | None) -> list[Any]:
-    return [None] * 4 if interval is None else [interval[key] for key in ("estimate", "low", "high", "n")]
-
-
 def _there(path: Path) -> Path:
     if not path.is_file():
         raise MissingFileError(f"no {path.name} in the results folder {path.parent}; run that analysis again")
@@ -207,7 +190,7 @@ def _gates(
                 row: dict[str, Any] = {"layer": layer, "kind": kind, "figure": figure}
                 row |= {"first": means[0], "second": means[1], "difference": None, "reason": None}
                 if columns[0] is None or columns[1] is None:
-                    row["reason"] = "only one of the two runs has it"
+                    row["reason"] = Reason("compared.only_one")
                 else:
                     row["difference"] = len(differences)  # its place among the intervals, put in below
                     differences.append(columns[1] - columns[0])
@@ -269,7 +252,7 @@ def _metrics(
     return {"available": True, "reason": None, "rows": rows}, per_query
 
 
-def _labelled(pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str]) -> tuple[list[Query] | None, str | None]:
+def _labelled(pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str]) -> tuple[list[Query] | None, Reason | None]:
     """Return the annotations of `ids` from where either run read them, or why they cannot be had."""
     mark = pair[0].config["annotations"]["sha256"]
     options = pair[0].config["options"]
@@ -280,6 +263,6 @@ def _labelled(pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str]) -> tupl
             queries = [known[one] for one in ids]
             unlabelled = sum(not query.labelled for query in queries)
             if unlabelled:
-                return None, f"{unlabelled} of {len(queries)} queries have no labels"
+                return None, Reason("labels.missing", {"missing": unlabelled, "n": len(queries)})
             return queries, None
-    return None, f"the annotations are no longer at {paths[0]} as they were; metrics need them there"
+    return None, Reason("labels.moved", {"path": paths[0]})

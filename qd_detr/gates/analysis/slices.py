@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qd_detr.gates.wording import Reason
+
 # (low, high] in seconds: the benchmark's own ranges, so that a slice can be read beside MR-short, -middle and -long.
 WINDOW_LENGTHS_S = {"short": (0.0, 10.0), "middle": (10.0, 30.0), "long": (30.0, float("inf"))}
 FULL_DURATION_S = 150.0
@@ -43,9 +45,9 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Slice:
-    """Which queries belong (n,), and the sentence that says so."""
+    """Which queries belong (n,), and what they are called."""
 
-    description: str
+    description: Reason
     mask: NDArray[np.bool_]
 
 
@@ -72,17 +74,21 @@ def slices(
     if windows_s is not None:
         lengths_s = [[window[1] - window[0] for window in windows] for windows in windows_s]
         for name, (low, high) in WINDOW_LENGTHS_S.items():
-            limits = f"over {low:g} s" if np.isinf(high) else f"over {low:g} and up to {high:g} s"
+            if np.isinf(high):
+                description = Reason("slice.window_over", {"low": low})
+            else:
+                description = Reason("slice.window_between", {"low": low, "high": high})
             has = np.array([any(low < length <= high for length in of_query) for of_query in lengths_s], dtype=bool)
-            result[f"window_{name}"] = Slice(f"queries with a window of {limits} (a query may have several)", has)
+            result[f"window_{name}"] = Slice(description, has)
         counts_of = np.array([len(of_query) for of_query in lengths_s], dtype=np.int64)
-        result["windows_1"] = Slice("queries with one window", counts_of == 1)
-        result["windows_2"] = Slice("queries with two windows", counts_of == 2)
-        result["windows_3_or_more"] = Slice("queries with three or more windows", counts_of >= 3)
+        result["windows_1"] = Slice(Reason("slice.windows_1"), counts_of == 1)
+        result["windows_2"] = Slice(Reason("slice.windows_2"), counts_of == 2)
+        result["windows_3_or_more"] = Slice(Reason("slice.windows_3"), counts_of >= 3)
     durations = np.asarray(durations_s, dtype=np.float64)
-    result["video_full"] = Slice(f"videos of {FULL_DURATION_S:g} s or more", durations >= FULL_DURATION_S)
-    result["video_shorter"] = Slice(f"videos shorter than {FULL_DURATION_S:g} s", durations < FULL_DURATION_S)
+    full = {"length": FULL_DURATION_S}
+    result["video_full"] = Slice(Reason("slice.video_full", full), durations >= FULL_DURATION_S)
+    result["video_shorter"] = Slice(Reason("slice.video_shorter", full), durations < FULL_DURATION_S)
     heard = np.array([bool(sound_words(text)) for text in texts], dtype=bool)
-    result["sound_words"] = Slice(f"queries with a word of sound (a list of {len(SOUND_WORDS)})", heard)
-    result["no_sound_words"] = Slice("queries without a word of sound", ~heard)
+    result["sound_words"] = Slice(Reason("slice.sound_words", {"n": len(SOUND_WORDS)}), heard)
+    result["no_sound_words"] = Slice(Reason("slice.no_sound_words"), ~heard)
     return result

@@ -24,6 +24,7 @@ from qd_detr.gates.runs.timeline import (
     occluding_windows,
 )
 from qd_detr.gates.tracking.entries import SampleId
+from qd_detr.gates.wording import Reason
 
 TARGETS = ("prediction", "annotation")
 LEAST_SIZE = 0.01
@@ -112,7 +113,7 @@ def _moments(timelines: Sequence[SampleTimeline], clip_length_s: float, seed: in
             windows_s=query.relevant_windows,
         )
     if not shares:
-        return {"applies": False, "reason": "no sample has annotated windows and contributions of any size"}
+        return {"applies": False, "reason": Reason("timeline.no_moments")}
     readout = alignment.readout(seed)
     return {
         "applies": True,

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
+from qd_detr.gates.wording import Reason
 
 FloatArray = NDArray[np.float64]
 MIN_SAMPLES = 10
@@ -56,9 +57,9 @@ class ProfileGroups:
 
 @dataclass(frozen=True)
 class NoGroups:
-    """Why there are no groups, as a sentence for the report."""
+    """Why there are no groups."""
 
-    reason: str
+    reason: Reason
 
 
 def cluster_profiles(features: ArrayLike, seed: int = 0, max_groups: int = MAX_GROUPS) -> ProfileGroups | NoGroups:
@@ -83,16 +84,16 @@ def cluster_profiles(features: ArrayLike, seed: int = 0, max_groups: int = MAX_G
         from sklearn.metrics import silhouette_score
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
     except ImportError:
-        return NoGroups("Clustering needs scikit-learn, which is not installed (pip install scikit-learn).")
+        return NoGroups(Reason("groups.library"))
     if len(values) < MIN_SAMPLES:
-        return NoGroups(f"Clustering needs at least {MIN_SAMPLES} samples; there are {len(values)}.")
+        return NoGroups(Reason("groups.samples", {"least": MIN_SAMPLES, "n": len(values)}))
     if not np.isfinite(values).all():
         odd = int((~np.isfinite(values).all(axis=1)).sum())
-        return NoGroups(f"Clustering was left out: {style.counted(odd, 'profile')} with values that are not finite.")
+        return NoGroups(Reason("groups.not_finite_1" if odd == 1 else "groups.not_finite", {"n": odd}))
     # Differences below 1e-6 are the noise floor of float32 gates, no property of the samples.
     distinct = len(np.unique(np.round(values, 6), axis=0))
     if distinct < 4:
-        return NoGroups(f"Clustering needs at least 4 different profiles; there are {distinct}.")
+        return NoGroups(Reason("groups.distinct", {"least": 4, "n": distinct}))
     tried: dict[int, float] = {}
     found: dict[int, NDArray[np.intp]] = {}
     # One thread: the same groups to the bit on any machine, and on so little data also the quicker way.
@@ -103,10 +104,8 @@ def cluster_profiles(features: ArrayLike, seed: int = 0, max_groups: int = MAX_G
             tried[k] = float(silhouette_score(values, found[k], sample_size=sample_size, random_state=seed))
     best = max(tried, key=lambda k: (tried[k], -k))
     if tried[best] <= MIN_SILHOUETTE:
-        return NoGroups(
-            f"No groups: the best average silhouette is {tried[best]:.2f} (with {best} groups of "
-            f"{style.counted(len(values), 'sample')}), and at most {MIN_SILHOUETTE} means no substantial structure."
-        )
+        found_best = {"best": tried[best], "groups": best, "n": len(values), "limit": MIN_SILHOUETTE}
+        return NoGroups(Reason("groups.silhouette", found_best))
     sizes = np.bincount(found[best], minlength=best)
     by_size = np.argsort(-sizes, kind="stable")
     labels = np.argsort(by_size)[found[best]]

@@ -17,6 +17,7 @@ from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
+from qd_detr.gates.wording import Reason
 
 
 class GateAnalyzer:
@@ -116,8 +117,8 @@ class GateAnalyzer:
             )
         return self.results_dir / "ANALYSIS_REPORT.md"
 
-    def _draw_registered(self, tree: ResultsTree, figure_format: str) -> list[tuple[str, str]]:
-        drawn = []
+    def _draw_registered(self, tree: ResultsTree, figure_format: str) -> list[tuple[str, Reason | str]]:
+        drawn: list[tuple[str, Reason | str]] = []
         names = file_names([name for name, _, _ in self._visualizations])
         for name, function, caption in self._visualizations:
             figure = function()

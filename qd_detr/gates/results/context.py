@@ -15,6 +15,7 @@ from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.wording import Reason
 
 
 @dataclass(frozen=True)
@@ -89,4 +90,4 @@ class RunFindings:
     sections: dict[str, Any] = field(default_factory=dict)
     contributions: dict[SampleId, NDArray[np.float64]] = field(default_factory=dict)
     conditions: Sequence[ConditionWindows] = ()
-    extra_figures: list[tuple[str, str]] = field(default_factory=list)
+    extra_figures: list[tuple[str, Reason | str]] = field(default_factory=list)

@@ -29,8 +29,9 @@ from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleCont
 from qd_detr.gates.results.drawing_findings import finding_figures
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
+from qd_detr.gates.wording import Reason
 
-Figures = list[tuple[str, str]]
+Figures = list[tuple[str, Reason | str]]
 
 
 def sample_data(context: SampleContext, entry: SampleGates) -> Iterator[SampleData]:
@@ -91,45 +92,45 @@ def _scale(value_range: ValueRange | None, entries: Sequence[SampleGates]) -> Fi
     return FigureScale.for_gates(value_range, (-largest, largest))
 
 
-def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -> tuple[Figures, list[str]]:
-    """Draw a run's figures into its tree; return (relative path, caption) of those made and sentences on the others."""
+def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -> tuple[Figures, list[Reason]]:
+    """Draw a run's figures into its tree; return (relative path, caption) of those made and what to say of the others."""
     if not options.figures:
-        return [], ["Figures were left out, as asked."]
+        return [], [Reason("figures.left_out")]
     analysis = findings.analysis
     suffix = options.figure_format
     scale = run_scale(analysis)
     made: Figures = []
-    notes: list[str] = []
+    notes: list[Reason] = []
 
-    def save(figure: Any, name: str, caption: str) -> None:
+    def save(figure: Any, name: str, caption: Reason) -> None:
         save_figure(figure, tree.path(f"{name}.{suffix}"))
         made.append((f"{name}.{suffix}", caption))
 
     overall = overall_data(findings)
     pattern = pattern_data(findings)
-    save(plot_overall(overall, scale), "overall_statistics", "Distribution of all gates, mean and spread per layer.")
-    save(plot_layer_distributions(overall, scale), "layer_distributions", "Distribution per layer and gate.")
-    save(plot_activation_patterns(pattern, scale), "activation_patterns", "Samples x layers: injection and mean gate.")
+    save(plot_overall(overall, scale), "overall_statistics", Reason("figures.overall"))
+    save(plot_layer_distributions(overall, scale), "layer_distributions", Reason("figures.layers"))
+    save(plot_activation_patterns(pattern, scale), "activation_patterns", Reason("figures.patterns"))
     for name, figure, caption in finding_figures(findings):
         save(figure, name, caption)
     profiles, profile_names, what = _profiles(analysis)
     groups = cluster_profiles(profiles, seed=options.seed)
     if isinstance(groups, NoGroups):
-        notes.append(f"Samples were not grouped. {groups.reason}")
+        notes.append(groups.reason)
     else:
         clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings), what)
-        save(plot_clustering(clustering, scale), "gate_clustering", "Groups of samples with alike gate profiles.")
+        save(plot_clustering(clustering, scale), "gate_clustering", Reason("figures.groups"))
     if options.compare is not None:
         chosen = compared_ids(findings, options.compare)
         contexts = {context.sample_id: context for context in findings.contexts}
         pairs = [(contexts.get(i, SampleContext(i)), findings.history[i]) for i in chosen]
         draw_comparison(tree.path(f"comparisons/gate_comparison.{suffix}"), pairs, analysis.facts.gate_range)
-        made.append((f"comparisons/gate_comparison.{suffix}", f"Samples side by side: {', '.join(map(str, chosen))}."))
+        made.append(
+            (f"comparisons/gate_comparison.{suffix}", Reason("figures.compared", {"ids": ", ".join(map(str, chosen))}))
+        )
     if options.sample_figures:
         _draw_samples(tree, findings, scale, options)
-        notes.append(
-            f"`individual_samples/` holds a figure and a details file for each of the {len(findings.contexts)} samples."
-        )
+        notes.append(Reason("figures.individual", {"n": len(findings.contexts)}))
     return made + findings.extra_figures, notes
 
 

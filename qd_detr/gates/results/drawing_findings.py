@@ -20,8 +20,9 @@ from qd_detr.gates.figures.trends import (
     plot_effects,
 )
 from qd_detr.gates.results.context import RunFindings
+from qd_detr.gates.wording import Reason
 
-FindingFigure = tuple[str, Figure, str]  # name, figure, caption
+FindingFigure = tuple[str, Figure, Reason]  # name, figure, caption
 
 _AGAINST = {"annotation": "ground-truth", "prediction": "predicted"}
 
@@ -67,7 +68,7 @@ def _alignment(findings: RunFindings) -> list[FindingFigure]:
             n_shifts=data["draws"],
         )
     )
-    return [("moment_alignment", figure, f"Attention {wanted} around the annotated moments, against turned series.")]
+    return [("moment_alignment", figure, Reason(f"figures.alignment_{wanted}"))]
 
 
 def _effects(data: dict[str, Any] | None) -> list[FindingFigure]:
@@ -98,7 +99,7 @@ def _effects(data: dict[str, Any] | None) -> list[FindingFigure]:
             worse="worse than the model as it is",
         )
     )
-    return [("intervention_effects", figure, f"Change in {primary} under each condition, with intervals.")]
+    return [("intervention_effects", figure, Reason("figures.effects", {"metric": primary}))]
 
 
 def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
@@ -123,7 +124,7 @@ def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
             title="Dose and response",
         )
     )
-    return [("dose_response", figure, "Metrics when all attention gates are scaled.")]
+    return [("dose_response", figure, Reason("figures.dose"))]
 
 
 def _short(metric: str) -> str:

@@ -9,6 +9,8 @@ from qd_detr.gates.results.context import OutputOptions, RunFindings
 from qd_detr.gates.results.drawing import draw_run
 from qd_detr.gates.results.explorer import write_explorer
 from qd_detr.gates.results.report import report_text
+from qd_detr.gates.results.report.audio import with_sentences
+from qd_detr.gates.results.report.wording import in_english
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.writing import csv_text, sample_table, write_predictions, write_statistics
 from qd_detr.gates.tracking.entries import SampleId
@@ -24,7 +26,7 @@ def write_run(
     sample_columns: Mapping[str, Mapping[SampleId, Any]] | None = None,
 ) -> None:
     """Write statistics, tables, predictions, figures and the report of a run into its tree."""
-    note = findings.analysis.facts.gating_note
+    note = in_english(findings.analysis.facts.gating_note)
     write_statistics(tree, findings.analysis)
     table = sample_table(findings, sample_columns)
     tree.write_text("samples.csv", csv_text(table.head, table.rows))
@@ -33,6 +35,7 @@ def write_run(
     for name in _SECTION_FILES:
         if name in findings.sections:
             section = findings.sections[name]
+            section = in_english(with_sentences(section) if name == "audio_help" else section)
             noted = {**section, "gating_note": note} if note and isinstance(section, dict) else section
             tree.write_json(f"{name}.json", noted)
     if options.explorer:

@@ -16,6 +16,7 @@ from qd_detr.gates.analysis.samples import sample_details
 from qd_detr.gates.analysis.statistics import SampleRow
 from qd_detr.gates.gating import ATTENTION, FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
+from qd_detr.gates.results.report.wording import in_english
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
@@ -37,7 +38,7 @@ class SampleWriter:
         details = sample_details(context.sample_id, entry, self.facts.gates)
         details["trained_gating_type"] = self.facts.trained_gating_type
         if self.facts.gating_note:
-            details["gating_note"] = self.facts.gating_note
+            details["gating_note"] = in_english(self.facts.gating_note)
         self.tree.write_json(f"individual_samples/{name}_details.json", {**details, **_known(context)})
         if self.save_raw_data:
             for gate in self.facts.gates:
@@ -72,7 +73,7 @@ def write_statistics(tree: ResultsTree, analysis: GateAnalysis) -> None:
         "trained_gating_type": analysis.facts.trained_gating_type,
     }
     if analysis.facts.gating_note:
-        data["gating_note"] = analysis.facts.gating_note
+        data["gating_note"] = in_english(analysis.facts.gating_note)
     tree.write_json("overall_statistics.json", data)
 
 

@@ -16,6 +16,7 @@ from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.wording import Reason
 
 # Enough for a share with a useful margin; a whole second pass over a large split would double the run.
 MAX_LEGACY_BATCHES = 3
@@ -78,14 +79,14 @@ class Probes:
                 gate_distance(self.history[ids[0]], self.history[other]) for ids in shared.values() for other in ids[1:]
             )
             return {
-                "how": "queries that share a video",
+                "how": Reason("how.shared"),
                 "compared": sum(len(ids) - 1 for ids in shared.values()),
                 "videos": len(set(vids.values())),
                 "largest_gate_change": worst,
             }
         chosen = _spread(positions, PROBED_VIDEOS)
         if len(chosen) < 2:
-            nothing = {"how": "not checked: one sample", "compared": 0, "largest_gate_change": None}
+            nothing = {"how": Reason("how.one"), "compared": 0, "largest_gate_change": None}
             return {**nothing, "videos": len(set(vids.values()))}
         features = [self.samples.reader.read(self.samples.queries[p]) for p in chosen]
         swapped = GateHistory()
@@ -97,7 +98,7 @@ class Probes:
                     self.model(collate([(query, replace(features[i], text=features[i - 1].text))]))
         worst = max(gate_distance(entry, self.history[qid]) for qid, entry in swapped.items())
         return {
-            "how": "videos run with another query's text",
+            "how": Reason("how.swapped"),
             "compared": len(chosen),
             "videos": len(set(vids.values())),
             "largest_gate_change": worst,

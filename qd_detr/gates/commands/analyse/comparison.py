@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from qd_detr.gates import __version__
-from qd_detr.gates.analysis.run_comparison import compare_runs, comparison_rows
+from qd_detr.gates.analysis.run_comparison import compare_runs
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
 from qd_detr.gates.results.drawing_findings import comparison_figure
 from qd_detr.gates.results.explorer import EXPLORER_FILE, RunTexts, page_of, texts_of_page
-from qd_detr.gates.results.report.comparison import comparison_text
+from qd_detr.gates.results.report.comparison import comparison_rows, comparison_text
+from qd_detr.gates.results.report.wording import in_english, report_texts
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.writing import csv_text
+from qd_detr.gates.wording import Reason
 
 
 def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_format: str, lang: str = "en") -> Path:
@@ -26,20 +28,19 @@ def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_fo
     if output_dir.resolve() in (first.resolve(), second.resolve()):
         raise RequestError(f"--output_dir {output_dir} is one of the runs to compare; give another folder")
     comparison = compare_runs(first, second, seed=seed)
-    head, rows = comparison_rows(comparison)
     with ResultsTree(output_dir) as tree:
         figures = []
         figure = comparison_figure(comparison)
         if figure is not None:
             name = f"run_comparison.{figure_format}"
             save_figure(figure, tree.path(name))
-            figures.append((name, "Differences in metrics, second minus first, with intervals."))
+            figures.append((name, Reason("figures.comparison")))
         texts = [found for run in (first, second) if (found := _explorer_texts(run))]
         if len(texts) == 2:
             tree.write_text(EXPLORER_FILE, page_of(texts))
-        tree.write_json("comparison.json", comparison)
-        tree.write_text("comparison.csv", csv_text(head, rows))
-        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, head, rows, figures, lang))
+        tree.write_json("comparison.json", in_english(comparison))
+        tree.write_text("comparison.csv", csv_text(*comparison_rows(comparison, report_texts("en"))))
+        tree.write_text("COMPARISON_REPORT.md", comparison_text(comparison, figures, lang))
         tree.publish(
             {
                 "format": "qd_detr-gates comparison/1",

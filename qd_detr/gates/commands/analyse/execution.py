@@ -37,8 +37,8 @@ from qd_detr.gates.runs.probes import Probes
 from qd_detr.gates.tracking.entries import SampleId
 
 
-def run(prepared: PreparedRun) -> Path:
-    """Run a prepared request and publish its tree; return the report's path.
+def run(prepared: PreparedRun) -> tuple[Path, RunFindings]:
+    """Run a prepared request and publish its tree; return the report's path and what was found.
 
     Raises:
         RequestError: data that turned out unusable while being read. RunError: anything else that stopped the run.
@@ -102,7 +102,7 @@ def run(prepared: PreparedRun) -> Path:
                 f"the run stopped: out of memory ({''.join(few) or 'no details'}); "
                 "try a smaller --batch_size or --history_memory, then --resume"
             ) from error
-    return request.output_dir / "ANALYSIS_REPORT.md"
+    return request.output_dir / "ANALYSIS_REPORT.md", findings
 
 
 def _is_out_of_memory(error: Exception) -> bool:

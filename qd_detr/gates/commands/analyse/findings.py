@@ -17,6 +17,7 @@ from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.runs.inference import SampleResult
 from qd_detr.gates.runs.probes import Probes
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
+from qd_detr.gates.wording import Reason
 
 Columns = dict[str, dict[SampleId, Any]]
 
@@ -97,14 +98,12 @@ def add_metrics(findings: RunFindings, options: Mapping[str, Any]) -> Columns:
     lines = list(findings.lines or [])
     unlabelled = sum(not query.labelled for query in queries)
     if unlabelled:
-        findings.sections["metrics_reason"] = f"{unlabelled} of {len(queries)} queries have no labels"
+        findings.sections["metrics_reason"] = Reason("labels.missing", {"missing": unlabelled, "n": len(queries)})
         return {}
     ids = [query.qid for query in queries]
     scores = benchmark_of(options["dset_name"]).score(lines, queries, float(options["clip_length"]))
     findings.sections["metrics"] = scores.metrics
     unscored = saliency_missing(queries)
     if unscored:
-        findings.sections["metrics_reason"] = (
-            f"{unscored} of {len(queries)} queries have windows and no saliency scores"
-        )
+        findings.sections["metrics_reason"] = Reason("labels.no_saliency", {"missing": unscored, "n": len(queries)})
     return {name: dict(zip(ids, array.tolist(), strict=True)) for name, array in scores.per_query.items()}

@@ -6,7 +6,7 @@ from typing import Any
 
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import number, table
-from qd_detr.gates.results.report.wording import counted, gate_name, heads, label, said
+from qd_detr.gates.results.report.wording import counted, gate_name, heads, label
 from qd_detr.gates.wording import Texts
 
 SIGNIFICANT = 0.05
@@ -20,13 +20,13 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
         return []
     lines = [texts("alignment.title"), ""]
     if not data["applies"]:
-        return [*lines, texts("alignment.not", reason=said(texts, data["reason"])), ""]
+        return [*lines, texts("alignment.not", reason=texts.say(data["reason"])), ""]
     lines += [texts("alignment.about", draws=f"{data['draws']:,}"), ""]
     for against in ("annotation", "prediction"):
         part = data[against]
         lines += [texts(f"alignment.{against}"), ""]
         if not part["applies"]:
-            lines += [texts("alignment.not", reason=said(texts, part["reason"])), ""]
+            lines += [texts("alignment.not", reason=texts.say(part["reason"])), ""]
             continue
         head = heads(texts, "alignment", "gate", "series", "figure", "effect", "null", "p", "samples", "videos")
         rows = _alignment_rows(part, texts)
@@ -84,13 +84,13 @@ def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
         reason = findings.sections.get("metrics_reason")
         if reason is None:
             return []
-        return [texts("metrics.title"), "", texts("metrics.not", reason=said(texts, reason)), ""]
+        return [texts("metrics.title"), "", texts("metrics.not", reason=texts.say(reason)), ""]
     queries = counted(texts, len(findings.contexts), "query")
     rows = [[name, number(value, 2)] for name, value in metrics["brief"].items()]
     lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries), ""]
     lines += table(heads(texts, "metrics", "metric", "value"), rows)
     reason = findings.sections.get("metrics_reason")
-    return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=said(texts, reason)), ""]
+    return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=texts.say(reason)), ""]
 
 
 def planted_section(findings: RunFindings, texts: Texts) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import number, percent, table
-from qd_detr.gates.results.report.wording import counted, heads, label, said
+from qd_detr.gates.results.report.wording import counted, heads, label, report_texts
 from qd_detr.gates.wording import Texts
 
 
@@ -30,8 +30,8 @@ def audio_section(findings: RunFindings, texts: Texts) -> list[str]:
         lines += _verdict_lines(verdict, texts)
     reason = data["metrics"]["reason"]
     if reason:
-        shown = reason.capitalize() if texts.language == "en" else said(texts, reason)
-        lines += [texts("audio.reason", reason=shown), ""]
+        shown = texts.say(reason)
+        lines += [texts("audio.reason", reason=shown[0].upper() + shown[1:]), ""]
     lines += _condition_table(data, primary, texts)
     lines += _slice_table(data, texts)
     return lines + _explanation(data, texts)
@@ -43,11 +43,22 @@ def audio_sentences(findings: RunFindings, texts: Texts) -> list[str]:
     return [verdict_sentence(verdict, texts) for verdict in (data or {}).get("verdict") or []]
 
 
+def with_sentences(section: dict[str, Any]) -> dict[str, Any]:
+    """Return the section for its JSON file: each verdict and relation with its "sentence" in English."""
+    texts = report_texts("en")
+    written = {**section, "verdict": [{**one, "sentence": verdict_sentence(one, texts)} for one in section["verdict"]]}
+    if section["explanation"]:
+        relations = section["explanation"]["relations"]
+        told = [{**one, "sentence": relation_sentence(one, texts)} for one in relations]
+        written["explanation"] = {**section["explanation"], "relations": told}
+    return written
+
+
 def verdict_sentence(verdict: dict[str, Any], texts: Texts) -> str:
-    """Return a verdict in a sentence; the English one is the record's own "sentence"."""
+    """Return a verdict in a sentence."""
     effect = verdict["effect"]
     if effect["low"] is None or effect["high"] is None or effect["estimate"] is None:
-        return texts("audio.verdict.unknown", reason=said(texts, str(effect["reason"])))
+        return texts("audio.verdict.unknown", reason=texts.say(effect["reason"]))
     return texts(
         "audio.verdict",
         metric=verdict["metric"],
@@ -63,7 +74,7 @@ def verdict_sentence(verdict: dict[str, Any], texts: Texts) -> str:
 
 
 def relation_sentence(relation: dict[str, Any], texts: Texts) -> str:
-    """Return a relation in a sentence; the English one is the record's own "sentence"."""
+    """Return a relation in a sentence."""
     interval = relation["correlation"]
     what = texts(
         "explanation.what",
@@ -73,7 +84,7 @@ def relation_sentence(relation: dict[str, Any], texts: Texts) -> str:
         without=texts(f"audio.without.{relation['without']}"),
     )
     if interval["estimate"] is None or interval["low"] is None or interval["high"] is None:
-        return texts("explanation.none", what=what, reason=said(texts, str(interval["reason"])))
+        return texts("explanation.none", what=what, reason=texts.say(interval["reason"]))
     if interval["low"] <= 0 <= interval["high"]:
         found = "not_found"
     elif not relation["significant"]:
@@ -92,17 +103,17 @@ def _verdict_lines(verdict: dict[str, Any], texts: Texts) -> list[str]:
     if not stands and verdict["largest_slice"]:
         stands = [("no_slice", verdict["largest_slice"])]
     for key, record in stands:
-        name, effect = said(texts, record["description"]), _interval(record["effect"], texts)
+        name, effect = texts.say(record["description"]), _interval(record["effect"], texts)
         lines.append(texts(f"audio.{key}", slice=name, effect=effect, n=record["n"]))
     return [*lines, ""]
 
 
 def _interval(interval: dict[str, Any], texts: Texts) -> str:
     if interval["estimate"] is None:
-        return texts("audio.no_estimate", reason=said(texts, str(interval["reason"])))
+        return texts("audio.no_estimate", reason=texts.say(interval["reason"]))
     estimate = f"{interval['estimate']:+.2f}"
     if interval["low"] is None:
-        return texts("audio.no_interval", estimate=estimate, reason=said(texts, str(interval["reason"])))
+        return texts("audio.no_interval", estimate=estimate, reason=texts.say(interval["reason"]))
     return texts("audio.interval", estimate=estimate, low=f"{interval['low']:+.2f}", high=f"{interval['high']:+.2f}")
 
 
@@ -133,7 +144,7 @@ def _slice_table(data: dict[str, Any], texts: Texts) -> list[str]:
     primary = data["metrics"]["primary"]
     rows = [
         [
-            said(texts, r["description"]),
+            texts.say(r["description"]),
             texts(f"audio.way.{r['without']}"),
             r["n"],
             _interval(r["effect"], texts),

@@ -7,7 +7,7 @@ from typing import Any
 from qd_detr.gates.errors import first_few
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import inline, number, percent
-from qd_detr.gates.results.report.wording import counted, said
+from qd_detr.gates.results.report.wording import counted
 from qd_detr.gates.wording import Texts
 
 NOISE = 1e-5
@@ -20,7 +20,7 @@ def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
     facts = findings.analysis.facts
     points: list[str] = []
     if facts.gating_note:
-        points.append(texts("audit.gating_changed", trained=facts.trained_gating_type, gating=facts.gating_type))
+        points.append(f"**{texts.say(facts.gating_note)}**")
     points += _query_points(audit, len(findings.analysis.rows), texts)
     points += _batch_points(audit, findings, texts)
     points += _data_points(audit, findings, texts)
@@ -38,7 +38,7 @@ def _query_points(audit: dict[str, Any], n_samples: int, texts: Texts) -> list[s
         return [texts("audit.query_unchecked")]
     largest, videos = check["largest_gate_change"], check["videos"]
     comparisons = counted(texts, check["compared"], "comparison")
-    how = texts("audit.query_how", comparisons=comparisons, how=said(texts, check["how"]), largest=number(largest))
+    how = texts("audit.query_how", comparisons=comparisons, how=texts.say(check["how"]), largest=number(largest))
     if largest > NOISE:
         return [texts("audit.query_dependent", how=how, n=n_samples)]
     counts = {"videos": counted(texts, videos, "video"), "queries": counted(texts, n_samples, "query")}

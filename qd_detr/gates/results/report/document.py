@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates.results.context import RunFindings
@@ -15,15 +16,17 @@ from qd_detr.gates.results.report.audio import audio_section, audio_sentences
 from qd_detr.gates.results.report.audit import audit_section
 from qd_detr.gates.results.report.gates import injection_section, injection_sentences, values_section, variation_section
 from qd_detr.gates.results.report.markdown import inline, number
-from qd_detr.gates.results.report.wording import counted, label, report_texts, said
-from qd_detr.gates.wording import Texts
+from qd_detr.gates.results.report.wording import counted, label, report_texts
+from qd_detr.gates.wording import Reason, Texts
+
+Figures = Sequence[tuple[str, Reason | str]]
 
 
-def report_text(findings: RunFindings, figures: list[tuple[str, str]], notes: list[str], language: str = "en") -> str:
+def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], language: str = "en") -> str:
     """Return the report.
 
     Args:
-        figures: (relative path, caption) in the order to show them. notes: sentences on figures that are not there.
+        figures: (relative path, caption) in the order to show them. notes: what to say of figures that are not there.
         language: "en" or "ko"; numbers, ids and names of files and metrics are the same in both.
     """
     texts = report_texts(language)
@@ -72,12 +75,9 @@ def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
     return sentences + audio_sentences(findings, texts)
 
 
-def terminal_summary(report: Path, language: str = "en") -> str:
-    """Return the summary that ends a run: the findings of its ANALYSIS_REPORT.md in that language, and where it is."""
-    lines = report.read_text(encoding="utf-8").splitlines()
-    start = lines.index(report_texts(language)("short.title")) + 2
-    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("- "))
-    return "\n".join([*(line[2:] for line in lines[start:end]), "", report_place(report, language)])
+def terminal_summary(findings: RunFindings, report: Path, language: str = "en") -> str:
+    """Return the summary that ends a run: its findings in that language, and where the report is."""
+    return "\n".join([*key_sentences(findings, report_texts(language)), "", report_place(report, language)])
 
 
 def report_place(report: Path, language: str = "en") -> str:
@@ -114,13 +114,13 @@ def _range(gate_range: tuple[float, float] | None, texts: Texts) -> str:
     return texts("head.no_range") if gate_range is None else f"[{gate_range[0]:g}, {gate_range[1]:g}]"
 
 
-def _figures(figures: list[tuple[str, str]], notes: list[str], texts: Texts) -> list[str]:
+def _figures(figures: Figures, notes: list[Reason], texts: Texts) -> list[str]:
     lines = [texts("figures.title"), ""]
     for path, caption in figures:
-        words = said(texts, caption)
+        words = texts.say(caption)
         alt = words.split(".")[0].replace("[", "(").replace("]", ")")
         lines += [f"![{alt}]({path})", "", words, ""]
-    lines += [said(texts, note) for note in notes]
+    lines += [texts.say(note) for note in notes]
     return [*lines, ""] if figures or notes else []
 
 

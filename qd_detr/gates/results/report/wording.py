@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import Any
 
 from qd_detr.gates.results.report.texts_en import EN
 from qd_detr.gates.results.report.texts_ko import KO
-from qd_detr.gates.wording import Texts
+from qd_detr.gates.wording import Reason, Texts
 
 CATALOGUES = {"en": EN, "ko": KO}
-_PLACEHOLDER = re.compile(r"\\\{(\w+)\\\}")
-_SAID = {
-    key: re.compile(_PLACEHOLDER.sub(r"(?P<\1>.+?)", re.escape(text)))
-    for key, text in EN.items()
-    if key.startswith("said.")
-}
 
 
 def report_texts(language: str) -> Texts:
@@ -44,12 +38,10 @@ def label(texts: Texts, group: str, name: Any) -> str:
     return texts(key) if key in texts else str(name)
 
 
-def said(texts: Texts, sentence: str) -> str:
-    """Return in the language a sentence that another module composed in English; as it is where it is not known."""
-    if texts.language == "en":
-        return sentence
-    for key, pattern in _SAID.items():
-        match = pattern.fullmatch(sentence)
-        if match:
-            return texts(key, **match.groupdict())
-    return sentence
+def in_english(data: Any) -> Any:
+    """Return JSON-ready data with every `Reason` in it as an English sentence, as the JSON files hold them."""
+    if isinstance(data, Reason):
+        return report_texts("en").say(data)
+    if isinstance(data, Mapping):
+        return {key: in_english(value) for key, value in data.items()}
+    return [in_english(value) for value in data] if isinstance(data, (list, tuple)) else data
