@@ -14,7 +14,7 @@ from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import run_scale
 from qd_detr.gates.results.explorer.planes import OPEN_FROM, SeriesName
 from qd_detr.gates.results.report.document import key_sentences
-from qd_detr.gates.results.report.wording import report_texts
+from qd_detr.gates.results.report.wording import in_english, report_texts
 from qd_detr.gates.results.writing import SampleTable
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.wording import LANGUAGES
@@ -82,9 +82,10 @@ def _name(path: Any) -> str | None:
 
 
 def _findings(findings: RunFindings, language: str) -> list[str]:
+    texts = report_texts(language)
     note = findings.analysis.facts.gating_note
-    sentences = key_sentences(findings, report_texts(language))
-    return [*([note] if note else []), *(sentence.replace("**", "") for sentence in sentences)]
+    sentences = key_sentences(findings, texts)
+    return [*([texts.say(note)] if note else []), *(sentence.replace("**", "") for sentence in sentences)]
 
 
 def _effects(audio_help: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -95,7 +96,9 @@ def _effects(audio_help: Mapping[str, Any] | None) -> dict[str, Any] | None:
         {
             "name": record["name"],
             "same_as": record["same_as"],
-            "metrics": {name: {key: entry[key] for key in keys} for name, entry in record["metrics"].items()},
+            "metrics": {
+                name: {key: in_english(entry[key]) for key in keys} for name, entry in record["metrics"].items()
+            },
         }
         for record in audio_help["conditions"]
         if record["name"] != "baseline"
