@@ -43,7 +43,6 @@ class Run {
     }
     this.values = start;
     this.bytes = null;
-    this.tops = new Map();
     // What is searched, once: lower case, in the form that a keyboard gives.
     const searched = ["id", "vid", "query"].map((name) => this.columns.get(name));
     this.haystack = this.keys.map((_, i) => searched.map((c) => String(c[i] ?? "")).join("\n").normalize("NFC").toLowerCase());
@@ -71,23 +70,6 @@ class Run {
   /** Places of a named series' layers, in their order. */
   layersOf(name) {
     return this.facts.series.map((one, index) => ({ ...one, index })).filter((one) => one.name === name);
-  }
-
-  /** The largest finite magnitude of a named series over the run: all samples are drawn on one scale. */
-  top(name) {
-    if (!this.tops.has(name)) {
-      let top = 0;
-      for (const { index } of this.layersOf(name)) {
-        for (let sample = 0; sample < this.size; sample++) {
-          for (const value of this.series(sample, index)) {
-            const size = Math.abs(value);
-            if (size > top && size !== Infinity) top = size;
-          }
-        }
-      }
-      this.tops.set(name, top);
-    }
-    return this.tops.get(name);
   }
 
   cell(name, sample) {

@@ -12,7 +12,7 @@ from qd_detr.gates.analysis.slices import sound_words
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import run_scale
-from qd_detr.gates.results.explorer.planes import OPEN_FROM, SeriesName
+from qd_detr.gates.results.explorer.planes import OPEN_FROM, Planes, SeriesName
 from qd_detr.gates.results.report.document import key_sentences
 from qd_detr.gates.results.report.wording import in_english, report_texts
 from qd_detr.gates.results.writing import SampleTable
@@ -28,14 +28,14 @@ def facts_of_run(
     findings: RunFindings,
     table: SampleTable,
     contexts: Sequence[SampleContext],
+    planes: Planes,
     series: Sequence[SeriesName],
-    clips: Sequence[int],
     lang: str,
 ) -> dict[str, Any]:
     """Return what the page knows of a run.
 
     Args:
-        table: samples.csv. contexts: of each row. series, clips: of the planes.
+        table: samples.csv. contexts: of each row. series: those of the planes that are in the page.
         lang: the language in which the page opens.
     """
     facts, notes = findings.analysis.facts, findings.notes
@@ -60,7 +60,7 @@ def facts_of_run(
         "columns": _columns(table, contexts),
         "samples": [
             {**_sample(context), "n_clips": n, "oddities": odd}
-            for context, n, odd in zip(contexts, clips, oddities(findings, table.ids), strict=True)
+            for context, n, odd in zip(contexts, planes.clips, oddities(findings, table.ids), strict=True)
         ],
         "conditions": [
             {
@@ -70,6 +70,13 @@ def facts_of_run(
             }
             for condition in findings.conditions
         ],
+        "tops": {
+            name: top
+            if (top := scale.injection_max.get(name.removesuffix("_injection")))
+            else planes.largest_shown(name)
+            for name in dict.fromkeys(name for name, _ in series)
+            if name.endswith(("_injection", "_contribution"))
+        },
         "series": [{"name": name, "layer": layer} for name, layer in series],
         "gate_limit": scale.gate_limit,
         "open_from": OPEN_FROM,

@@ -12,9 +12,9 @@ function columnLabel(name) {
   const injection = /^layer(\d+)_attention_injection_mean$/.exec(name);
   if (injection) return say("injection_of", { layer: injection[1] });
   const effect = /^audio_effect_(.+)_(gates_off|silence)$/.exec(name);
-  if (effect) return say("effect_of", { score: effect[1].replaceAll("_", " "), way: say(effect[2]) });
+  if (effect) return say("effect_of", { score: effect[1].replaceAll("_", " "), way: say(`short_${effect[2]}`) });
   const iou = /^first_window_iou_(gates_off|silence)$/.exec(name);
-  if (iou) return say("first_iou", { way: say(iou[1]) });
+  if (iou) return say("first_iou", { way: say(`short_${iou[1]}`) });
   return { duration_s: say("length"), sound_words: say("words"), moment_length_s: say("moment_length"), audio_share: say("audio_share"), timeline_share_inside: say("inside"), ap: "AP", best_iou: "best IoU" }[name] ?? name;
 }
 

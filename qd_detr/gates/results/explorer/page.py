@@ -46,7 +46,7 @@ def write_explorer(tree: ResultsTree, findings: RunFindings, table: SampleTable,
     series, packed = planes.packed()
     rows = dict(zip(table.ids, table.rows, strict=True))
     in_order = SampleTable(table.head, ids, [rows[sample_id] for sample_id in ids])
-    facts = facts_of_run(findings, in_order, contexts, series, planes.clips, lang)
+    facts = facts_of_run(findings, in_order, contexts, planes, series, lang)
     text = json.dumps(facts, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     tree.write_text(EXPLORER_FILE, page_of([(_packed(text.encode("utf-8", "replace")), _packed(packed))]))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.statistics.values import NEAR_ZERO
 from qd_detr.gates.figures.sample_data import SampleData
+from qd_detr.gates.figures.style import round_up
 from qd_detr.gates.gating import ATTENTION
 
 OPEN_FROM = NEAR_ZERO
@@ -79,6 +80,17 @@ class Planes:
         self._known |= [s is not None for _, s in found]
         self.clips.append(data.n_clips)
         self._blocks.append(block)
+
+    def largest_shown(self, name: str) -> float:
+        """Return the top of a series' scale, from the magnitudes of all its layers and samples; 1 if there is none.
+
+        As in the figures: up to twice the 99th percentile nothing is cut; beyond, one outlier would flatten every
+        other sample's line.
+        """
+        places = [i for i, (known, _) in enumerate(self.names) if known == name]
+        sizes = np.abs(np.concatenate([block[places].ravel() for block in self._blocks])).astype(np.float64)
+        sizes = sizes[np.isfinite(sizes)]
+        return round_up(min(sizes.max(), 2 * np.percentile(sizes, 99))) if sizes.size else 1.0
 
     def packed(self) -> tuple[list[SeriesName], bytes]:
         """Return the names of the series that are known, S, and per sample its (S, C) block, one after another.

@@ -22,13 +22,6 @@ function layerColour(colours, layer, layers) {
   return viridis(layers < 2 ? low : low + ((high - low) * layer) / (layers - 1));
 }
 
-/** The smallest of 1, 1.5, 2, 3, 4, 5, 6, 8 times a power of ten that is not below: the scales of the figures. */
-function roundedUp(value) {
-  if (!(value > 0)) return 1;
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].find((step) => value <= step * power * (1 + 1e-9)) * power;
-}
-
 function element(name, attributes = {}, text = null) {
   const made = document.createElementNS(SVG, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
@@ -83,7 +76,7 @@ function seriesPanels(run, sample) {
     const layers = run.layersOf(name);
     const values = layers.map((one) => run.series(sample, one.index));
     const drawn = layers.map((one, i) => ({ layer: one.layer, of: run.facts.about.layers, label: say("layer", { layer: one.layer }), values: values[i] }));
-    let [low, high] = [0, roundedUp(run.top(name))];
+    let [low, high] = [0, run.facts.tops[name] ?? 1];
     if (name.endsWith("_gate")) [low, high] = [-run.facts.gate_limit, run.facts.gate_limit];
     if (name.endsWith("_magnitude")) high = run.facts.gate_limit;
     if (name.endsWith("_open")) high = 1;
