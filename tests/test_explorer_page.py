@@ -110,7 +110,9 @@ def test_the_strips_say_the_exact_values_under_the_cursor(small, page):
     texts = page.evaluate("explorer.strips[0].readings.map(r => [r.title, r.line.label, r.text.textContent])")
     injection = {label: text for title, label, text in texts if title == "Attention gate: injection"}
     expected = [float(np.float16(np.asarray(entry["attention_injection"][layer]).ravel()[10])) for layer in (0, 1)]
-    assert [float(injection[f"layer {layer}"]) for layer in (0, 1)] == pytest.approx(expected, rel=1e-4)
+    assert [float(injection[f"layer {layer}"].replace("−", "-")) for layer in (0, 1)] == pytest.approx(
+        expected, rel=1e-4
+    )
     spoken = page.evaluate("document.getElementById('strips').getAttribute('aria-valuetext')")
     assert spoken.startswith("21.0 s, clip 10; ")
     assert injection["layer 1"] in spoken

@@ -16,7 +16,7 @@ function tableOf(caption, head, rows, foot = null) {
     row.querySelectorAll("td").forEach((td) => td.removeAttribute("scope"));
     return row;
   })));
-  const box = made("div", {}, table);
+  const box = made("div", { tabindex: "0", role: "group", "aria-label": caption }, table);
   if (foot) box.append(made("p", { class: "soft" }, foot));
   return box;
 }

@@ -280,5 +280,6 @@ class Strips {
 function exact(value) {
   if (Number.isNaN(value)) return "–";
   if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
-  return String(Number(value.toPrecision(5))).replace("-", "−");
+  const small = value !== 0 && Math.abs(value) < 1e-3;
+  return (small ? value.toExponential(4) : String(Number(value.toPrecision(5)))).replaceAll("-", "−");
 }

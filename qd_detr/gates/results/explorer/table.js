@@ -29,7 +29,7 @@ class Table {
     if (run !== this.run || String(columns) !== String(this.columns)) this.focus.column = Math.min(this.focus.column, columns.length);
     Object.assign(this, { run, columns, order, sort, current });
     this.numeric = columns.map((name) => numericColumn(run, name));
-    const widths = columns.map((name, i) => (name === "query" ? 240 : name === "id" ? 84 : this.numeric[i] ? 92 : 130));
+    const widths = columns.map((name, i) => (name === "query" ? 240 : name === "id" ? 84 : this.numeric[i] ? 100 : 130));
     this.template = `38px ${columns.map((name, i) => (name === "query" ? `minmax(${widths[i]}px, 1fr)` : `${widths[i]}px`)).join(" ")}`;
     this.width = widths.reduce((sum, width) => sum + width, 38);
     this.grid.setAttribute("aria-rowcount", String(order.length + 1));

@@ -132,7 +132,7 @@ const TEXTS = {
     words: "words of sound",
     moment_length: "moment (s)",
     injection_of: "injection L{layer}",
-    effect_of: "effect {score} ({way})",
+    effect_of: "{score} effect ({way})",
     first_iou: "1st window IoU ({way})",
     incomplete: "the contributions do not sum to the effect within the bound",
     odd_repeated_pair: "this video and sentence come twice",
