@@ -6,6 +6,7 @@ differently shaped key is an error that names it; nothing is filled in, replicat
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import build_model, pick_device, read_checkpoint, resolve
 from qd_detr.gates.weights.grafting import graft_gate_tracking
 
+logger = logging.getLogger(__name__)
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -29,6 +32,7 @@ def load_legacy_model_with_gate_tracking(
     gating_type: str | None = None,
     device: str = "auto",
     config_path: str | Path | None = None,
+    family: str | None = None,
 ) -> QDDETR:
     """Return the checkpoint's complete QD-DETR in eval mode; its gates are at `model.avigate_fusion`.
 
@@ -37,6 +41,8 @@ def load_legacy_model_with_gate_tracking(
         gating_type: None runs it as trained. Only global and clipwise can be exchanged, with a warning.
         device: "auto" takes CUDA where there is one.
         config_path: options file, if the options are neither in the checkpoint nor in opt.json beside it.
+        family: the family of gated models that it is of, where the checkpoint does not tell; by default as recognised,
+            with a warning where more than one has these weights.
 
     Raises:
         FileNotFoundError: no such file. ValueError (`qd_detr.gates.errors.RequestError`): anything else that is wrong
@@ -44,7 +50,10 @@ def load_legacy_model_with_gate_tracking(
     """
     where = pick_device(device)
     checkpoint = read_checkpoint(model_path)
-    return build_model(checkpoint, resolve(checkpoint, gating_type=gating_type, config_path=config_path), where)
+    settings = resolve(checkpoint, gating_type=gating_type, config_path=config_path, family=family)
+    if settings.recognition.undecided:
+        logger.warning("%s: %s", model_path, settings.recognition.undecided)
+    return build_model(checkpoint, settings, where)
 
 
 def adapt_legacy_model(model: Model, gating_type: str | None = None) -> Model:

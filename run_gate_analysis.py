@@ -68,6 +68,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no_figures", action="store_true", help="write no figures")
     add("--figure_format", choices=FIGURE_FORMATS, default="png", help="default: png")
     add("--no_explorer", action="store_true", help="write no explorer.html, the page in which a run is looked at")
+    add(
+        "--family",
+        metavar="NAME",
+        help="the family of gated models it is of, where nothing tells (default: as recognised)",
+    )
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
     add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
     add("--v_feat_dirs", type=Path, nargs="+", metavar="D", help="video feature folders, in the options' order")
@@ -173,6 +178,7 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         output_dir=args.output_dir,
         legacy_model=args.legacy_model,
         gating_type=args.gating_type,
+        family=args.family,
         max_samples=args.max_samples,
         analyze_samples=listed(args.analyze_samples),
         batch_size=args.batch_size,

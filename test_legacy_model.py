@@ -42,6 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model_path", type=Path, required=True, help="checkpoint, .ckpt or .pth")
     add("--gating_type", choices=GATING_TYPES, help="how it was trained, where no options say so (default: as trained)")
+    add(
+        "--family",
+        metavar="NAME",
+        help="the family of gated models it is of, where nothing tells (default: as recognised)",
+    )
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
     add(
         "--data_path",
@@ -75,6 +80,7 @@ def request_from(args: argparse.Namespace) -> CertificateRequest:
     return CertificateRequest(
         model_path=args.model_path,
         gating_type=args.gating_type,
+        family=args.family,
         config_path=args.config_path,
         data_path=args.data_path,
         feature_root=args.feature_root,

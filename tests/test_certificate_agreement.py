@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from qd_detr.gates.commands.certify.agreement import OwnPrediction, compare
 from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.runs.agreement import OwnPrediction, compare
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
 
 DURATION_S = 100.0

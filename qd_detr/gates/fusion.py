@@ -50,9 +50,13 @@ class GateStep:
     then: Callable[[Tensor], GateStep | Tensor]
 
     def let_through(self, gate: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the injection of the gate to use and its cosine, each (B, L); see `injection_of`."""
+        """Return the injection of the gate to use and its cosine, each (B, L); see `injection_of`.
+
+        What multiplies the branch is the gate's distance from where it is off: g, or 1 + g for one that is off at -1.
+        """
         with torch.no_grad():
-            return injection_of(gate, self.branch, self.residual)
+            factor = gate - self.which.off if self.which.off else gate
+            return injection_of(factor, self.branch, self.residual)
 
 
 class GatingFunction(nn.Module):
@@ -69,25 +73,33 @@ class GatingFunction(nn.Module):
         super().__init__()
         self.gating_type = gating_type
         width = self.gating.channels(hidden_dim)
-        self.mlp_mha = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
-        self.mlp_ffn = _two_layers(2 * hidden_dim, hidden_dim // 2, width)
+        self.mlp_mha = two_layers(2 * hidden_dim, hidden_dim // 2, width)
+        self.mlp_ffn = two_layers(2 * hidden_dim, hidden_dim // 2, width)
 
     @property
     def gating(self) -> GatingType:
         """The type of its gates."""
         return gating_named(self.gating_type)
 
+    @property
+    def gates(self) -> tuple[Gate, ...]:
+        """Its gates, in the order in which the forward returns and a layer uses them."""
+        return tuple(replace(gate, value_range=self.value_range) for gate in (ATTENTION, FFN))
+
     def squash(self, raw: Tensor) -> Tensor:
         """Map the MLP's output to a gate inside `value_range`."""
         return torch.tanh(raw)
 
-    def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the attention gate and the FFN gate, each (B, *G), of video and audio (B, L, D)."""
+    def joint(self, video: Tensor, audio: Tensor) -> Tensor:
+        """Return what the MLPs read: (B, 1, 2D) for one gate a sequence, (B, L, 2D) for a gate a clip."""
         if not self.gating.per_clip:
             # Padding is averaged in: legacy checkpoints were trained so, and masking would move every gate.
-            joint = torch.cat([video.mean(dim=1), audio.mean(dim=1)], dim=-1).unsqueeze(1)  # (B, 1, 2D)
-        else:
-            joint = torch.cat([video, audio], dim=-1)  # (B, L, 2D)
+            return torch.cat([video.mean(dim=1), audio.mean(dim=1)], dim=-1).unsqueeze(1)
+        return torch.cat([video, audio], dim=-1)
+
+    def forward(self, video: Tensor, audio: Tensor) -> tuple[Tensor, ...]:
+        """Return the attention gate and the FFN gate, each (B, *G), of video and audio (B, L, D)."""
+        joint = self.joint(video, audio)
         return self._gate(self.mlp_mha, joint), self._gate(self.mlp_ffn, joint)
 
     def _gate(self, mlp: nn.Sequential, joint: Tensor) -> Tensor:
@@ -113,9 +125,9 @@ class GatedFusionLayer(nn.Module):
         self.gating_function = GatingFunction(hidden_dim, gating_type)
         self.a_proj = nn.Linear(hidden_dim, hidden_dim)
         self.out_proj = nn.Linear(hidden_dim, hidden_dim)
-        self.ffn1 = _two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
+        self.ffn1 = two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
         self.self_attention = nn.MultiheadAttention(hidden_dim, n_heads, batch_first=True)
-        self.ffn2 = _two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
+        self.ffn2 = two_layers(hidden_dim, 4 * hidden_dim, hidden_dim)
         self.norm1 = nn.LayerNorm(hidden_dim)
         self.norm2 = nn.LayerNorm(hidden_dim)
         self.norm3 = nn.LayerNorm(hidden_dim)
@@ -125,7 +137,8 @@ class GatedFusionLayer(nn.Module):
     def gates(self) -> tuple[Gate, ...]:
         """The layer's gates, in the order in which the forward uses them."""
         value_range = getattr(self.gating_function, "value_range", None)
-        return tuple(replace(gate, value_range=value_range) for gate in (ATTENTION, FFN))
+        plain = tuple(replace(gate, value_range=value_range) for gate in (ATTENTION, FFN))
+        return getattr(self.gating_function, "gates", plain)
 
     def forward(
         self,
@@ -145,13 +158,7 @@ class GatedFusionLayer(nn.Module):
             uses: if given, the gates are appended to it as they were used.
             measure: with them what each lets through (see `injection_of`); the output does not depend on it.
         """
-        at: GateStep | Tensor = self.first_gate(video, audio, self.audio_branch(audio), pad_mask)
-        while isinstance(at, GateStep):
-            gate = at.gate if edit is None else edit(at.which.kind, at.gate)
-            if uses is not None:
-                uses.append(GateUse(at.which.kind, gate, *(at.let_through(gate) if measure else ())))
-            at = at.then(gate)
-        return at
+        return through(self.first_gate(video, audio, self.audio_branch(audio), pad_mask), edit, uses, measure=measure)
 
     # The layer from gate to gate, so that runs which differ in a gate alone can share what comes before it.
 
@@ -159,23 +166,63 @@ class GatedFusionLayer(nn.Module):
         """Return what the attention gate scales, (B, L, D): identity attention, each clip hears only its own audio."""
         return self.out_proj(self.a_proj(self.norm1(audio)))
 
-    def first_gate(self, video: Tensor, audio: Tensor, branch: Tensor, pad_mask: Tensor | None) -> GateStep:
-        """Return the layer stopped at its attention gate; `branch` is `audio_branch(audio)`, which runs may share."""
-        g_att, g_ffn = self.gating_function(video, audio)
-        attention, ffn = self.gates
+    def gate_values(self, video: Tensor, audio: Tensor, pad_mask: Tensor | None) -> tuple[Tensor, ...]:
+        """Return the layer's gates, each (B, *G), in the order of `gates`."""
+        return self.gating_function(video, audio)
+
+    def first_gate(
+        self,
+        video: Tensor,
+        audio: Tensor,
+        branch: Tensor,
+        pad_mask: Tensor | None,
+        relate: Callable[[Tensor], Tensor] | None = None,
+    ) -> GateStep:
+        """Return the layer stopped at its attention gate.
+
+        Args:
+            branch: `audio_branch(audio)`, which runs may share.
+            relate: what follows the last gate, if not `relate_clips`.
+        """
+        values = self.gate_values(video, audio, pad_mask)
+        finish = relate or (lambda fused: self.relate_clips(fused, pad_mask))
 
         def add_audio(gate: Tensor) -> GateStep:
-            mixed = torch.addcmul(video, gate, branch)
-            refined = self.ffn1(self.norm2(mixed))
+            return self.after_audio(torch.addcmul(video, gate, branch), values, finish)
 
-            def relate_clips(gate: Tensor) -> Tensor:
-                refined_video = torch.addcmul(mixed, gate, refined)
-                related = self_attention(self.self_attention, self.norm3(refined_video), pad_mask) + refined_video
-                return self.ffn2(self.norm4(related)) + related
+        return GateStep(self.gates[0], values[0], branch, video, add_audio)
 
-            return GateStep(ffn, g_ffn, refined, mixed, relate_clips)
+    def after_audio(self, mixed: Tensor, values: tuple[Tensor, ...], finish: Callable[[Tensor], Tensor]) -> GateStep:
+        """Return the layer stopped at its FFN gate; mixed: the video with the gated audio added (B, L, D)."""
+        refined = self.refined(mixed)
+        return GateStep(
+            self.gates[1], values[1], refined, mixed, lambda gate: finish(torch.addcmul(mixed, gate, refined))
+        )
 
-        return GateStep(attention, g_att, branch, video, add_audio)
+    def refined(self, mixed: Tensor) -> Tensor:
+        """Return what the FFN gate scales, (B, L, D)."""
+        return self.ffn1(self.norm2(mixed))
+
+    def relate_clips(self, fused: Tensor, pad_mask: Tensor | None) -> Tensor:
+        """Return the layer's output (B, L, D) once both gates have been used."""
+        related = self_attention(self.self_attention, self.norm3(fused), pad_mask) + fused
+        return self.ffn2(self.norm4(related)) + related
+
+
+def through(
+    at: GateStep | Tensor,
+    edit: Callable[[str, Tensor], Tensor] | None,
+    uses: list[GateUse] | None,
+    *,
+    measure: bool,
+) -> Tensor:
+    """Go from gate to gate to a layer's output; `edit`, `uses` and `measure` as in `GatedFusionLayer.forward`."""
+    while isinstance(at, GateStep):
+        gate = at.gate if edit is None else edit(at.which.kind, at.gate)
+        if uses is not None:
+            uses.append(GateUse(at.which.kind, gate, *(at.let_through(gate) if measure else ())))
+        at = at.then(gate)
+    return at
 
 
 def injection_of(gate: Tensor, branch: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
@@ -334,7 +381,7 @@ class AVIGATEFusionCustom(GateTracking, nn.Module):
                 video,
                 audio,
                 pad_mask,
-                None if edit is None else _at_layer(edit, layer_idx),
+                None if edit is None else at_layer(edit, layer_idx),
                 uses,
                 measure,
             )
@@ -352,9 +399,11 @@ class AVIGATEFusionCustom(GateTracking, nn.Module):
             raise ValueError(f"video_mask must be {tuple(video.shape[:2])}; got {tuple(mask.shape)}")
 
 
-def _at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]:
+def at_layer(edit: GateEdit, layer_idx: int) -> Callable[[str, Tensor], Tensor]:
+    """Return an edit as one layer takes it: by the kind of gate."""
     return lambda kind, gate: edit(GateSite(layer_idx, kind), gate)
 
 
-def _two_layers(in_dim: int, inner_dim: int, out_dim: int) -> nn.Sequential:
+def two_layers(in_dim: int, inner_dim: int, out_dim: int) -> nn.Sequential:
+    """Return Linear, ReLU, Linear, under the indices 0 to 2 that checkpoints have."""
     return TwoLayers(nn.Linear(in_dim, inner_dim), nn.ReLU(), nn.Linear(inner_dim, out_dim))

@@ -55,7 +55,12 @@ class Gate:
 ATTENTION = Gate("attention", AUDIO, "attention", "att")
 FFN = Gate("ffn", REFINEMENT, "FFN", "ffn")
 GATES = {gate.kind: gate for gate in (ATTENTION, FFN)}
-"""The gates that fusions have, by kind."""
+"""The gates that the base has, by kind."""
+
+
+def label_of(kind: str) -> str:
+    """Return a gate's name in a sentence; that of a kind which a family of its own declared is made from the kind."""
+    return GATES[kind].label if kind in GATES else kind.replace("_", " ")
 
 
 def over_layers(layers: Sequence[Sequence[Gate]]) -> tuple[Gate, ...]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,10 @@ from qd_detr.gates.errors import CheckpointError, first_few
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes and switches that decide a QD-DETR model's parameters and function."""
+    """Sizes and switches that decide a QD-DETR model's parameters and function.
+
+    family is the name of its family, settings what else decides the function of a member; see `model.families`.
+    """
 
     video_dim: int
     audio_dim: int
@@ -40,13 +43,17 @@ class Architecture:
     input_dropout: float = 0.5
     dropout: float = 0.1
     contrastive_hdim: int | None = None
+    family: str = "base"
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 GATE_OUTPUT = "fusion.fusion_layers.0.gating_function.mlp_mha.2.weight"
 
 
-def sizes_from_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
+def sizes_from_weights(weights: Mapping[str, Tensor], of_family: Mapping[str, int] | None = None) -> dict[str, int]:
     """Return every size that a QD-DETR state dict shows, by the field names of `Architecture`.
+
+    of_family: the sizes of video, audio, projections and fusion, where a family's weights show them elsewhere.
 
     Raises:
         CheckpointError: plain QD-DETR without gates, or a state dict of something else.
@@ -58,7 +65,7 @@ def sizes_from_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
             + f" among {len(weights)} keys ({first_few(sorted(weights))}); give a checkpoint of a QD-DETR model "
             "with AVIGATE fusion"
         )
-    if not any(key.startswith("fusion.") for key in weights):
+    if not of_family and not any(key.startswith("fusion.") for key in weights):
         raise CheckpointError(
             "this is a plain QD-DETR model: it has no fusion.* weights (use_avigate_custom was false), hence no gates "
             "to analyse; give a checkpoint trained with use_avigate_custom"
@@ -76,15 +83,17 @@ def sizes_from_weights(weights: Mapping[str, Tensor]) -> dict[str, int]:
     sizes = {
         "hidden_dim": size("global_rep_token", 0),
         "num_queries": size("query_embed.weight", 0),
-        "video_dim": size("input_vid_proj.0.LayerNorm.weight", 0),
-        "audio_dim": size("input_aud_proj.0.LayerNorm.weight", 0),
         "text_dim": size("input_txt_proj.0.LayerNorm.weight", 0),
-        "n_input_proj": _count(weights, r"input_vid_proj\.(\d{1,9})\."),
-        "fusion_layers": _count(weights, r"fusion\.fusion_layers\.(\d{1,9})\."),
         "enc_layers": _count(weights, r"transformer\.encoder\.layers\.(\d{1,9})\."),
         "dec_layers": _count(weights, r"transformer\.decoder\.layers\.(\d{1,9})\."),
         "dim_feedforward": size("transformer.encoder.layers.0.linear1.weight", 0),
         "max_q_l": size("txt_position_embed.position_embeddings.weight", 0),
+    }
+    sizes |= of_family or {
+        "video_dim": size("input_vid_proj.0.LayerNorm.weight", 0),
+        "audio_dim": size("input_aud_proj.0.LayerNorm.weight", 0),
+        "n_input_proj": _count(weights, r"input_vid_proj\.(\d{1,9})\."),
+        "fusion_layers": _count(weights, r"fusion\.fusion_layers\.(\d{1,9})\."),
     }
     contrastive = "contrastive_align_projection_query.weight"
     if contrastive in weights:

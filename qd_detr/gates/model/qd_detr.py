@@ -10,31 +10,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qd_detr.gates.fusion import AVIGATEFusionCustom, GateEdit
+from qd_detr.gates.fusion import AVIGATEFusionCustom, GateEdit, GateStep
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.attention import padding_of
 from qd_detr.gates.model.heads import MLP, input_projection, inverse_sigmoid
 from qd_detr.gates.model.positions import TextPosition, clip_positions
 from qd_detr.gates.model.transformer import Transformer, legacy_mixing_mask
+from qd_detr.gates.tracking.api import GateTracking
 
 Outputs = dict[str, Any]
 
 
 @dataclass
 class Projected:
-    """Features at hidden size: video and audio (B, L, D), text (B, T, D), and the masks (B, L) and (B, T)."""
+    """Features at hidden size: video and audio (B, L, D), text (B, T, D), and the masks (B, L) and (B, T).
+
+    `branches`: what of the fusion depends on the audio alone, by layer, once it has been computed.
+    """
 
     video: Tensor
     audio: Tensor
     text: Tensor
     vid_mask: Tensor
     txt_mask: Tensor
+    branches: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def pad_mask(self) -> Tensor | None:
+        """The video's padding (B, L), True = padding; None if there is none."""
+        return padding_of(self.vid_mask)
+
+    def with_audio(self, audio: Tensor) -> Projected:
+        """Return the same with another projected audio (B, L, D)."""
+        return replace(self, audio=audio, branches={})
 
 
 class QDDETR(nn.Module):
@@ -53,15 +67,13 @@ class QDDETR(nn.Module):
         self.architecture = a
         self.options: dict[str, Any] = {}
         # In the order in which the legacy code drew its weights: with the same seed, both start from the same ones.
-        self.transformer = Transformer(dim, a.n_heads, a.enc_layers, a.dec_layers, a.dim_feedforward, a.dropout)
+        self.transformer = self._make_transformer()
         self.txt_position_embed = TextPosition(a.max_q_l, dim, a.input_dropout)
         self.span_embed = MLP(dim, dim, dim, 2)
         self.class_embed = nn.Linear(dim, 2)
         self.query_embed = nn.Embedding(a.num_queries, 2)
         self.input_txt_proj = input_projection(a.text_dim, dim, a.n_input_proj, a.input_dropout)
-        self.fusion = AVIGATEFusionCustom(dim, dim, dim, a.fusion_n_heads, a.fusion_layers, a.gating_type)
-        self.input_vid_proj = input_projection(a.video_dim, dim, a.n_input_proj, a.input_dropout)
-        self.input_aud_proj = input_projection(a.audio_dim, dim, a.n_input_proj, a.input_dropout)
+        self._add_fusion()
         if a.contrastive_hdim is not None:
             self.contrastive_align_projection_query = nn.Linear(dim, a.contrastive_hdim)
             self.contrastive_align_projection_txt = nn.Linear(dim, a.contrastive_hdim)
@@ -71,8 +83,29 @@ class QDDETR(nn.Module):
         self.global_rep_token = nn.Parameter(torch.randn(dim))
         self.global_rep_pos = nn.Parameter(torch.randn(dim))
 
+    # What the families of gated models change; see `qd_detr.gates.model.families`.
+
+    transformer_class = Transformer
+
+    def _make_transformer(self) -> Transformer:
+        a = self.architecture
+        return self.transformer_class(a.hidden_dim, a.n_heads, a.enc_layers, a.dec_layers, a.dim_feedforward, a.dropout)
+
+    def _add_fusion(self) -> None:
+        """Add the fusion and the projections of what it fuses."""
+        a = self.architecture
+        dim = a.hidden_dim
+        self.fusion: Any = self._make_fusion()
+        self.input_vid_proj = input_projection(a.video_dim, dim, a.n_input_proj, a.input_dropout)
+        self.input_aud_proj = input_projection(a.audio_dim, dim, a.n_input_proj, a.input_dropout)
+
+    def _make_fusion(self) -> GateTracking:
+        a = self.architecture
+        dim = a.hidden_dim
+        return AVIGATEFusionCustom(dim, dim, dim, a.fusion_n_heads, a.fusion_layers, a.gating_type)
+
     @property
-    def avigate_fusion(self) -> AVIGATEFusionCustom:
+    def avigate_fusion(self) -> Any:
         """The gated fusion, under the name that users' scripts know."""
         return self.fusion
 
@@ -121,7 +154,7 @@ class QDDETR(nn.Module):
             raise TypeError("src_vid and src_aud are needed: this model fuses audio into video")
         assert not isinstance(src_txt, Mapping)
         projected = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
-        fused = self.fusion.fuse(projected.video, projected.audio, projected.vid_mask, edit=gate_edit)
+        fused = self.fuse(projected, edit=gate_edit, legacy_batch_mask=legacy_batch_mask)
         return self.decode(fused, projected, legacy_batch_mask=legacy_batch_mask, training_extras=self.training)
 
     def project(
@@ -133,24 +166,50 @@ class QDDETR(nn.Module):
         src_aud: Tensor,
     ) -> Projected:
         """Bring features to the hidden size, on the model's device and in its dtype."""
-        device, dtype = self.global_rep_token.device, self.dtype
+        device = self.global_rep_token.device
         vid_mask = src_vid.new_ones(src_vid.shape[:2]) if src_vid_mask is None else src_vid_mask
         txt_mask = src_txt.new_ones(src_txt.shape[:2]) if src_txt_mask is None else src_txt_mask
         return Projected(
             video=self.project_video(src_vid),
             audio=self.project_audio(src_aud),
-            text=self.input_txt_proj(src_txt.to(device, dtype, non_blocking=True)),
+            text=self.input_txt_proj(self._brought(src_txt)),
             vid_mask=vid_mask.to(device, non_blocking=True),
             txt_mask=txt_mask.to(device, non_blocking=True),
         )
 
     def project_video(self, src_vid: Tensor) -> Tensor:
         """Bring video alone to the hidden size, (B, L, D); see `project_audio`."""
-        return self.input_vid_proj(src_vid.to(self.global_rep_token.device, self.dtype, non_blocking=True))
+        return self.input_vid_proj(self._brought(src_vid))
 
     def project_audio(self, src_aud: Tensor) -> Tensor:
         """Bring audio alone to the hidden size, (B, L, D): runs that differ in it share the rest of `project`."""
-        return self.input_aud_proj(src_aud.to(self.global_rep_token.device, self.dtype, non_blocking=True))
+        return self.input_aud_proj(self._brought(src_aud))
+
+    def _brought(self, features: Tensor) -> Tensor:
+        return features.to(self.global_rep_token.device, self.dtype, non_blocking=True)
+
+    # The fusion from gate to gate: `fuse` is `first_video`, then every layer's `first_gate` and the steps after it.
+
+    def first_video(self, projected: Projected, *, legacy_batch_mask: bool = False) -> Tensor:
+        """Return the video that enters the first fusion layer."""
+        return projected.video
+
+    def first_gate(
+        self, layer_idx: int, video: Tensor, projected: Projected, *, legacy_batch_mask: bool = False
+    ) -> GateStep:
+        """Return a fusion layer, given the video that enters it, stopped at its first gate."""
+        branch = self.branch_of(layer_idx, projected)
+        return self.fusion.layers[layer_idx].first_gate(video, projected.audio, branch, projected.pad_mask)
+
+    def branch_of(self, layer_idx: int, projected: Projected) -> Tensor:
+        """Return what a layer's attention gate scales, (B, L, D), computed once for an audio."""
+        if layer_idx not in projected.branches:
+            projected.branches[layer_idx] = self.fusion.layers[layer_idx].audio_branch(projected.audio)
+        return projected.branches[layer_idx]
+
+    def fuse(self, projected: Projected, *, edit: GateEdit | None = None, legacy_batch_mask: bool = False) -> Tensor:
+        """Return the fused video (B, L, D), its gates recorded if anybody wants them; edit as in `forward`."""
+        return self.fusion.fuse(projected.video, projected.audio, projected.vid_mask, edit=edit)
 
     def decode(
         self,
@@ -170,7 +229,7 @@ class QDDETR(nn.Module):
         vid_mask = projected.vid_mask
         video_pos = clip_positions(vid_mask, self.architecture.hidden_dim).to(fused.dtype)
         vid_pad = padding_of(vid_mask)
-        memory = self._memory(fused, video_pos, vid_pad, projected.text, projected, legacy_batch_mask)
+        memory = self._memory(fused, video_pos, vid_pad, projected, legacy_batch_mask)
         layers = self.transformer.decoder(
             self.query_embed.weight, memory[:, 1:], video_pos, vid_pad, attached=attached_references
         )
@@ -181,33 +240,36 @@ class QDDETR(nn.Module):
             shifted = Projected(
                 projected.video, projected.audio, projected.text.roll(-1, 0), vid_mask, projected.txt_mask.roll(-1, 0)
             )
-            other = self._memory(fused, video_pos, vid_pad, shifted.text, shifted, legacy_batch_mask)
+            other = self._memory(self._fused_with(fused, shifted), video_pos, vid_pad, shifted, legacy_batch_mask)
             outputs["saliency_scores_neg"] = self._saliency(other)
         return outputs
 
+    def _fused_with(self, fused: Tensor, shifted: Projected) -> Tensor:
+        """Return the fused video for another sample's text: the same, where the fusion reads none."""
+        return fused
+
     def _memory(
-        self,
-        fused: Tensor,
-        video_pos: Tensor,
-        vid_pad: Tensor | None,
-        text: Tensor,
-        masks: Projected,
-        legacy_batch_mask: bool,
+        self, fused: Tensor, video_pos: Tensor, vid_pad: Tensor | None, projected: Projected, legacy_batch_mask: bool
     ) -> Tensor:
-        mixing = None
-        if legacy_batch_mask:
-            mixing = legacy_mixing_mask(masks.vid_mask, masks.txt_mask, self.architecture.n_heads)
+        """Return [global token | clips] (B, 1 + L, D) from fused video."""
         return self.transformer.encode(
             fused,
             video_pos,
             vid_pad,
-            text,
-            self.txt_position_embed(text) if self.architecture.use_txt_pos else None,
-            padding_of(masks.txt_mask),
-            self.global_rep_token,
-            self.global_rep_pos,
-            mixing,
+            *self._text(projected, legacy_batch_mask),
+            token=self.global_rep_token,
+            token_pos=self.global_rep_pos,
         )
+
+    def _text(
+        self, projected: Projected, legacy_batch_mask: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Return text, its position, its padding and the mask that legacy batches mix, as `Transformer.read_text` takes them."""
+        mixing = None
+        if legacy_batch_mask:
+            mixing = legacy_mixing_mask(projected.vid_mask, projected.txt_mask, self.architecture.n_heads)
+        position = self.txt_position_embed(projected.text) if self.architecture.use_txt_pos else None
+        return projected.text, position, padding_of(projected.txt_mask), mixing
 
     def _heads(self, slots: Tensor, reference: Tensor) -> Outputs:
         spans = (self.span_embed(slots) + inverse_sigmoid(reference)).sigmoid()

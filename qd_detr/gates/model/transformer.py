@@ -40,9 +40,9 @@ class Transformer(nn.Module):
         text: Tensor,
         text_pos: Tensor | None,
         txt_pad: Tensor | None,
+        mixing_mask: Tensor | None,
         token: Tensor,
         token_pos: Tensor,
-        mixing_mask: Tensor | None = None,
     ) -> Tensor:
         """Return the memory (B, 1 + L, D): the global token first, then the clips.
 
@@ -52,15 +52,31 @@ class Transformer(nn.Module):
             token, token_pos: (D,), content and position of the global token, always a valid key.
             mixing_mask: (B, H, L, T), True = hidden; the legacy batches' second mask (`legacy_mixing_mask`).
         """
+        video = self.read_text(video, video_pos, text, text_pos, txt_pad, mixing_mask)
+        batch = len(video)
+        x = torch.cat([token.expand(batch, 1, -1), video], dim=1)  # (B, 1 + L, D)
+        pos = torch.cat([token_pos.expand(batch, 1, -1), video_pos], dim=1)
+        return self.relate(x, pos, None if vid_pad is None else F.pad(vid_pad, (1, 0), value=False))
+
+    def read_text(
+        self,
+        video: Tensor,
+        video_pos: Tensor,
+        text: Tensor,
+        text_pos: Tensor | None,
+        txt_pad: Tensor | None,
+        mixing_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the clips (B, L, D) once they have attended to the text; arguments as in `encode`."""
         visible = visible_keys(txt_pad)
         if mixing_mask is not None:
             visible = ~mixing_mask if visible is None else visible & ~mixing_mask
         for layer in self.t2v_encoder.layers:
             video = layer(video, video_pos, text, text_pos, visible)
-        batch = len(video)
-        x = torch.cat([token.expand(batch, 1, -1), video], dim=1)  # (B, 1 + L, D)
-        pos = torch.cat([token_pos.expand(batch, 1, -1), video_pos], dim=1)
-        pad = None if vid_pad is None else F.pad(vid_pad, (1, 0), value=False)
+        return video
+
+    def relate(self, x: Tensor, pos: Tensor, pad: Tensor | None) -> Tensor:
+        """Return [token | clips] (B, 1 + L, D) once they have attended to each other."""
         visible = visible_keys(pad)
         for layer in self.encoder.layers:
             x = layer(x, pos, visible)

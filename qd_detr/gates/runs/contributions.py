@@ -96,12 +96,19 @@ class AudioPath:
 
     def predictions(self, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Return the slots' scores (R, Q) and spans (R, Q, 2; start and end as fractions) at s = scales (R, A, n)."""
-        rows = Projected(*(_repeated(one, len(scales)) for one in vars(self._projected).values()))
+        one, count = self._projected, len(scales)
+        rows = Projected(
+            video=_repeated(one.video, count),
+            audio=_repeated(one.audio, count),
+            text=_repeated(one.text, count),
+            vid_mask=_repeated(one.vid_mask, count),
+            txt_mask=_repeated(one.txt_mask, count),
+        )
 
         def scaled(site: GateSite, gate: Tensor) -> Tensor:
             return gate * scales[:, site.layer_idx, :, None] if site.kind == "attention" else gate
 
-        fused = self._model.avigate_fusion.fuse(rows.video, rows.audio, rows.vid_mask, edit=scaled)
+        fused = self._model.fuse(rows, edit=scaled)
         outputs = self._model.decode(fused, rows, attached_references=True)
         centre, width = outputs["pred_spans"].unbind(-1)
         spans = torch.stack([centre - width / 2, centre + width / 2], dim=-1)

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from qd_detr.gates.errors import CheckpointError, RequestError, check_checkpoint_is_there, first_few
+from qd_detr.gates.model.families import build
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
+from qd_detr.gates.weights.recognition import Recognition, recognise
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ class Checkpoint:
     Attributes:
         weights: the state dict, keys without wrappers' prefixes, tensors as stored.
         embedded: the options inside, or None. opt_json: the options beside, or None.
+        with_state: the keys whose parameters have optimizer state; None if the file does not say.
         format: the file's own format mark, or None for a legacy file. epoch: as stored, or None.
     """
 
@@ -45,6 +48,7 @@ class Checkpoint:
     opt_json: dict[str, Any] | None
     format: str | None
     epoch: int | None
+    with_state: frozenset[str] | None = None
 
     @property
     def own(self) -> bool:
@@ -79,6 +83,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         opt_json=read_options_file(beside) if beside.is_file() else None,
         format=mark if isinstance(mark, str) else None,
         epoch=epoch if isinstance(epoch, int) else None,
+        with_state=_with_state(content, list(weights)),
     )
 
 
@@ -193,16 +198,61 @@ def _weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     return stripped
 
 
+def _with_state(content: Mapping[Any, Any], keys: list[str]) -> frozenset[str] | None:
+    """Return the keys whose parameters the optimizer has state for; None if nothing tells which parameter is which."""
+    optimizer = content.get("optimizer")
+    groups = optimizer.get("param_groups") if isinstance(optimizer, Mapping) else None
+    state = optimizer.get("state") if isinstance(optimizer, Mapping) else None
+    if not isinstance(state, Mapping) or not isinstance(groups, list) or len(groups) != 1:
+        return None
+    parameters = groups[0].get("params") if isinstance(groups[0], Mapping) else None
+    if not isinstance(parameters, list) or len(parameters) != len(keys):
+        return None
+    return frozenset(key for key, parameter in zip(keys, parameters, strict=True) if parameter in state)
+
+
+def recognised(
+    checkpoint: Checkpoint, config: Mapping[str, Any] | None = None, *, asked: str | None = None
+) -> Recognition:
+    """Return what family a checkpoint is of; see `recognise`."""
+    sources = [config, checkpoint.embedded, checkpoint.opt_json]
+    return recognise(
+        checkpoint.weights,
+        [source for source in sources if source is not None],
+        folder=checkpoint.path.parent,
+        with_state=checkpoint.with_state,
+        own=checkpoint.own,
+        asked=asked,
+    )
+
+
 def resolve(
-    checkpoint: Checkpoint, *, gating_type: str | None = None, config_path: str | Path | None = None
+    checkpoint: Checkpoint,
+    *,
+    gating_type: str | None = None,
+    config_path: str | Path | None = None,
+    family: str | None = None,
 ) -> Settings:
-    """Decide the settings of a checkpoint's model; see `resolve_settings` for the rules and errors."""
+    """Decide the settings of a checkpoint's model; see `recognise` and `resolve_settings` for the rules and errors."""
+    config = None if config_path is None else read_options_file(config_path)
+    return settings_of(checkpoint, recognised(checkpoint, config, asked=family), config, gating_type=gating_type)
+
+
+def settings_of(
+    checkpoint: Checkpoint,
+    recognition: Recognition,
+    config: Mapping[str, Any] | None = None,
+    *,
+    gating_type: str | None = None,
+) -> Settings:
+    """Decide the settings of a checkpoint that has been recognised; config: the options of a named file."""
     return resolve_settings(
         checkpoint.weights,
         embedded=checkpoint.embedded,
         opt_json=checkpoint.opt_json,
-        config=None if config_path is None else read_options_file(config_path),
+        config=config,
         gating_type=gating_type,
+        recognition=recognition,
     )
 
 
@@ -215,7 +265,7 @@ def build_model(checkpoint: Checkpoint, settings: Settings, device: str | torch.
         CheckpointError: a missing, unexpected, differently shaped or non-finite tensor, by name.
     """
     with torch.device("meta"):
-        model = QDDETR(settings.architecture)
+        model = build(settings.architecture)
     expected = model.state_dict()
     check_keys(expected, checkpoint.weights, str(checkpoint.path))
     double = any(value.dtype == torch.float64 for value in checkpoint.weights.values())
@@ -226,9 +276,15 @@ def build_model(checkpoint: Checkpoint, settings: Settings, device: str | torch.
         for name in expected
     }
     model.load_state_dict(own, strict=True, assign=True)
+    torn = [name for name, value in model.state_dict().items() if not torch.equal(value, own[name])]
+    if torn:  # two keys of one parameter, as the file of a fusion that is held twice has them
+        raise CheckpointError(
+            f"{checkpoint.path} holds different values for what is one parameter of the model ({first_few(torn)}); "
+            "it is damaged, copy it again"
+        )
     for parameter in model.parameters():
         parameter.requires_grad_(True)
-    fusion = model.fusion
+    fusion = model.avigate_fusion
     fusion.trained_gating_type = settings.trained_gating_type
     model.options = dict(settings.options)
     if fusion.gating_type != fusion.trained_gating_type:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from qd_detr.gates.weights.recognition import Recognition
 
 
 from qd_detr.gates.data.datasets import DATASET_NAMES
@@ -107,6 +109,7 @@ class Settings:
         origins: per option, "flag", "weights", "config_path", "checkpoint", "opt.json" or "default".
         architecture: what to build; its gating_type is the one to run with.
         trained_gating_type: the gating type the weights were trained with.
+        recognition: what family the checkpoint is of, and how that is known.
         disagreements: sentences on options that two sources give differently, and which one was taken.
     """
 
@@ -114,7 +117,8 @@ class Settings:
     origins: dict[str, str]
     architecture: Architecture
     trained_gating_type: str
-    disagreements: list[str] = field(default_factory=list)
+    disagreements: list[str]
+    recognition: Recognition
 
 
 def read_options_file(path: str | Path) -> dict[str, Any]:
@@ -146,14 +150,20 @@ def resolve_settings(
     opt_json: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
     gating_type: str | None = None,
+    recognition: Recognition,
 ) -> Settings:
     """Decide every option of a checkpoint from its weights and the sources of options there are.
+
+    recognition: what the checkpoint is.
 
     Raises:
         CheckpointError: no gates, no options at all, or a variant that never worked in the legacy code.
         RequestError: a gating type these weights cannot run with.
     """
-    sizes: dict[str, Any] = dict(sizes_from_weights(weights))
+    from qd_detr.gates.model.families import FAMILIES  # needs torch, which the tables above do not
+
+    family = FAMILIES[recognition.family]
+    sizes: dict[str, Any] = dict(sizes_from_weights(weights, family.sizes(weights)))
     sources = [("config_path", config), ("checkpoint", embedded), ("opt.json", opt_json)]
     present = [(name, source) for name, source in sources if source is not None]
     if not present:
@@ -176,7 +186,15 @@ def resolve_settings(
                 f"the options say {name} = {options[name]!r:.100} ({origins[name]}), a variant that never worked in the "
                 f"legacy code; only {name} = {want!r} can be run"
             )
-    trained = _trained_gating_type(weights, options, origins, disagreements, sizes["hidden_dim"])
+    if family.gating_type is None:
+        trained = _trained_gating_type(weights, options, origins, disagreements, sizes["hidden_dim"])
+    else:
+        trained, origins["gating_type"] = family.gating_type, "family"
+        if gating_type not in (None, trained):
+            raise RequestError(
+                f"gating type {gating_type} was asked of a model of the family {family.name}, whose gates are {trained}; "
+                "leave --gating_type out"
+            )
     if origins["gating_type"] == "default" and gating_type in gating_named(trained).exchangeable_with:
         trained = gating_type  # nothing but the legacy default speaks against the caller
     run_type = _gating_type_to_run(trained, gating_type)
@@ -192,13 +210,15 @@ def resolve_settings(
     architecture = Architecture(
         **sizes,
         n_heads=options["nheads"],
-        fusion_n_heads=options["fusion_n_heads"],
+        fusion_n_heads=family.fusion_n_heads or options["fusion_n_heads"],
         gating_type=run_type,
         use_txt_pos=options["use_txt_pos"],
         input_dropout=float(options["input_dropout"]),
         dropout=float(options["dropout"]),
+        family=family.name,
+        settings=family.settings(weights, {k: v for _, source in reversed(present) for k, v in source.items()}),
     )
-    return Settings(options, origins, architecture, trained, disagreements)
+    return Settings(options, origins, architecture, trained, disagreements, recognition)
 
 
 def _merge(
@@ -293,7 +313,7 @@ def _trained_gating_type(
     hidden_dim: int,
 ) -> str:
     stated, width = options["gating_type"], gate_width(weights)
-    if stated not in GATING_TYPES:
+    if not isinstance(stated, str) or stated not in GATING_TYPES:
         raise RequestError(
             f"the option gating_type ({origins['gating_type']}) is {stated!r:.100}; expected one of {tuple(GATING_TYPES)}"
         )

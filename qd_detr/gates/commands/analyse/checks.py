@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.data.annotations import Query, read_annotations, select_queries
 from qd_detr.gates.data.feature_layout import FeatureSpec
-from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, open_samples
+from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, check_samples, open_samples
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.fusion import AVIGATEFusionCustom
@@ -17,7 +18,16 @@ from qd_detr.gates.runs.inference import PassSettings
 from qd_detr.gates.runs.interventions.conditions import Condition, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.edits import Intervention, read_interventions
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
-from qd_detr.gates.weights.checkpoint import build_model, file_sha256, pick_device, read_checkpoint, resolve
+from qd_detr.gates.runs.told_apart import told_by_predictions
+from qd_detr.gates.weights.checkpoint import (
+    build_model,
+    file_sha256,
+    pick_device,
+    read_checkpoint,
+    recognised,
+    settings_of,
+)
+from qd_detr.gates.weights.options import Settings, read_options_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +60,13 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
             "the legacy code would predict with it, not what was saved beside it",
             request.model_path,
         )
-    settings = resolve(checkpoint, gating_type=request.gating_type, config_path=request.config_path)
+    config = None if request.config_path is None else read_options_file(request.config_path)
+    recognition = recognised(checkpoint, config, asked=request.family)
+
+    def settings_as(family: str) -> Settings:
+        return settings_of(checkpoint, replace(recognition, asked=family), config)  # as trained
+
+    settings = settings_of(checkpoint, recognition, config, gating_type=request.gating_type)
     spec = FeatureSpec.from_options(settings.options, settings.architecture)
     if request.timeline and spec.dset_name == "tvsum":
         raise RequestError(
@@ -76,6 +92,17 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
     if not wanted:
         raise RequestError("none of the samples asked for has all its features; nothing is left to analyse")
     _check_comparison(request, [samples.queries[p] for p in wanted])
+    decided = told_by_predictions(
+        checkpoint,
+        settings_as,
+        recognition,
+        every_query,
+        lambda queries: check_samples(queries, samples.folders, samples.spec, skip_missing=True),
+        lambda as_one: build_model(checkpoint, replace(as_one, disagreements=[]), device),
+    )
+    settings = settings_of(checkpoint, decided, config, gating_type=request.gating_type)
+    if decided.undecided:
+        logger.warning("%s: %s", request.model_path, decided.undecided)
     default_size = settings.options["eval_bsz"] if request.legacy_batches else DEFAULT_BATCH_SIZE
     batch_size = request.batch_size or default_size
     model = build_model(checkpoint, settings, device)

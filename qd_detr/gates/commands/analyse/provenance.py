@@ -92,6 +92,7 @@ def run_config_of(prepared: PreparedRun, started: float) -> dict[str, Any]:
             "run_as": settings.architecture.gating_type,
             "changed": settings.trained_gating_type != settings.architecture.gating_type,
         },
+        "family": settings.recognition.facts,
         "architecture": asdict(settings.architecture),
         "options": settings.options,
         "option_origins": settings.origins,

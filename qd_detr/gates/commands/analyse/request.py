@@ -24,6 +24,7 @@ class AnalysisRequest:
     output_dir: Path = Path("gate_analysis_results")
     legacy_model: bool = False
     gating_type: str | None = None
+    family: str | None = None
     max_samples: int | None = None
     analyze_samples: tuple[str, ...] | None = None
     batch_size: int | None = None

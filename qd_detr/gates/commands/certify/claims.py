@@ -11,9 +11,11 @@ from torch import nn
 from qd_detr.gates.fusion import GatingFunction
 from qd_detr.gates.gating import EXCHANGEABLE
 from qd_detr.gates.model.architecture import gate_width, sizes_from_weights
+from qd_detr.gates.model.families import FAMILIES, Family
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.weights.checkpoint import Checkpoint
-from qd_detr.gates.weights.options import Settings, resolve_settings
+from qd_detr.gates.weights.checkpoint import Checkpoint, settings_of
+from qd_detr.gates.weights.options import Settings
+from qd_detr.gates.weights.recognition import Recognition
 
 # They decide what is computed from given inputs, and no tensor's shape shows them.
 INVISIBLE = ("gating_type", "nheads", "fusion_n_heads", "use_txt_pos")
@@ -34,21 +36,21 @@ Reading = dict[str, Any]
 Options = Mapping[str, Any] | None
 
 
-def single_number_gates(checkpoint: Checkpoint) -> bool:
+def gating_is_open(checkpoint: Checkpoint, family: Family) -> bool:
     """Return whether the weights fit global and clipwise gating alike."""
-    return gate_width(checkpoint.weights) == 1
+    return family.gating_type is None and gate_width(checkpoint.weights) == 1
 
 
-def open_questions(checkpoint: Checkpoint, config: Options) -> list[str]:
+def open_questions(checkpoint: Checkpoint, config: Options, family: Family) -> list[str]:
     """Return the settings that decide the function, that the weights do not show, and that no source states.
 
     Raises:
         CheckpointError: these are not the weights of a model with gates.
     """
-    sizes_from_weights(checkpoint.weights)
+    sizes_from_weights(checkpoint.weights, family.sizes(checkpoint.weights))
     stated = _stated(checkpoint, config)
-    questions = [name for name in ("nheads", "fusion_n_heads") if name not in stated]
-    if single_number_gates(checkpoint) and stated.get("gating_type") not in EXCHANGEABLE:
+    questions = [name for name in family.questions if name not in stated]
+    if gating_is_open(checkpoint, family) and stated.get("gating_type") not in EXCHANGEABLE:
         questions.insert(0, "gating_type")
     return questions
 
@@ -61,7 +63,7 @@ def _stated(checkpoint: Checkpoint, config: Options) -> dict[str, Any]:
     return stated
 
 
-def conflicts(checkpoint: Checkpoint, config: Options) -> list[str]:
+def conflicts(checkpoint: Checkpoint, config: Options, family: Family) -> list[str]:
     """Return sentences on settings that the options inside and beside the checkpoint state differently.
 
     A named options file that states the setting decides it: then it is not a conflict.
@@ -69,8 +71,9 @@ def conflicts(checkpoint: Checkpoint, config: Options) -> list[str]:
     inside, beside = checkpoint.embedded, checkpoint.opt_json
     if inside is None or beside is None:
         return []
-    names = [name for name in (*INVISIBLE, *AROUND) if name in inside and name in beside and name not in (config or {})]
-    if not single_number_gates(checkpoint):
+    asked = [name for name in (*INVISIBLE, *family.reads, *AROUND) if name not in (config or {})]
+    names = [name for name in asked if name in inside and name in beside]
+    if not gating_is_open(checkpoint, family):
         names = [name for name in names if name != "gating_type"]  # the weights decide it
     return [
         f"{name} = {inside[name]!r} in the checkpoint, {beside[name]!r} in opt.json"
@@ -81,7 +84,7 @@ def conflicts(checkpoint: Checkpoint, config: Options) -> list[str]:
 
 def readings_of(checkpoint: Checkpoint, questions: Sequence[str]) -> list[Reading]:
     """Return every combination of answers to open questions that the weights would fit."""
-    hidden_dim = sizes_from_weights(checkpoint.weights)["hidden_dim"]
+    hidden_dim = checkpoint.weights["global_rep_token"].shape[0]
     heads = [count for count in range(1, _MOST_HEADS + 1) if hidden_dim % count == 0]
     answers: dict[str, list[Any]] = {
         "gating_type": list(EXCHANGEABLE),
@@ -97,19 +100,15 @@ def readings_of(checkpoint: Checkpoint, questions: Sequence[str]) -> list[Readin
 
 def other_readings(checkpoint: Checkpoint, settings: Settings) -> list[Reading]:
     """Return the readings that differ from the one taken in a single setting."""
+    family = FAMILIES[settings.recognition.family]
     taken = {name: settings.options[name] for name in INVISIBLE}
-    names = [name for name in INVISIBLE if name != "gating_type" or single_number_gates(checkpoint)]
+    names = [*(["gating_type"] if gating_is_open(checkpoint, family) else []), *family.questions, "use_txt_pos"]
     return [reading for name in names for reading in readings_of(checkpoint, [name]) if reading[name] != taken[name]]
 
 
-def settings_for(checkpoint: Checkpoint, config: Options, reading: Reading) -> Settings:
+def settings_for(checkpoint: Checkpoint, config: Options, reading: Reading, recognition: Recognition) -> Settings:
     """Return the settings of a checkpoint under one reading."""
-    return resolve_settings(
-        checkpoint.weights,
-        embedded=checkpoint.embedded,
-        opt_json=checkpoint.opt_json,
-        config={**(config or {}), **reading},
-    )
+    return settings_of(checkpoint, recognition, {**(config or {}), **reading})
 
 
 def structure_faults(model: QDDETR, settings: Settings) -> list[str]:
@@ -140,7 +139,7 @@ def structure_faults(model: QDDETR, settings: Settings) -> list[str]:
                 claims.fusion_n_heads if name == "fusion" else claims.n_heads,
             )
     counts = {
-        "fusion layers": (len(model.fusion.fusion_layers), claims.fusion_layers),
+        "fusion layers": (model.avigate_fusion.num_layers, claims.fusion_layers),
         "encoder layers": (len(model.transformer.encoder.layers), claims.enc_layers),
         "text-to-video layers": (len(model.transformer.t2v_encoder.layers), claims.enc_layers),
         "decoder layers": (len(model.transformer.decoder.layers), claims.dec_layers),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -13,17 +13,27 @@ from qd_detr.gates import __version__
 from qd_detr.gates.commands.certify import claims
 from qd_detr.gates.commands.certify.inputs import requested_samples
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED, Certificate, CertificateRequest
-from qd_detr.gates.commands.certify.saved import find_saved, saved_order
 from qd_detr.gates.commands.certify.saved_trial import try_readings
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.trials import try_on_random_inputs, try_on_samples
 from qd_detr.gates.commands.certify.weights import account_for_keys, prove_weights
-from qd_detr.gates.data.samples import Samples
+from qd_detr.gates.data.samples import Samples, check_samples
 from qd_detr.gates.errors import CheckpointError, first_few
 from qd_detr.gates.gating import EXCHANGEABLE
+from qd_detr.gates.model.families import FAMILIES
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.weights.checkpoint import file_sha256, pick_device, read_checkpoint
-from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
+from qd_detr.gates.runs.saved import find_saved, saved_order
+from qd_detr.gates.runs.told_apart import told_by_predictions
+from qd_detr.gates.weights.checkpoint import (
+    Checkpoint,
+    file_sha256,
+    pick_device,
+    read_checkpoint,
+    recognised,
+    settings_of,
+)
+from qd_detr.gates.weights.options import Settings, read_options_file
+from qd_detr.gates.weights.recognition import Recognition
 
 _NAMES_SHOWN = 8
 
@@ -37,30 +47,29 @@ def examine(request: CertificateRequest) -> Certificate:
         RunError: a forward gave NaN or Inf.
     """
     device = pick_device(request.device)
-    subject = Subject(
-        request=request,
-        checkpoint=read_checkpoint(request.model_path),
-        config=None if request.config_path is None else read_options_file(request.config_path),
-        device=device,
-        certificate=Certificate(request),
-    )
-    _about(subject)
+    checkpoint = read_checkpoint(request.model_path)
+    config = None if request.config_path is None else read_options_file(request.config_path)
+    certificate = Certificate(request)
+    _about(certificate, checkpoint, device)
+    try:
+        recognition = recognised(checkpoint, config, asked=request.family)
+    except CheckpointError as error:
+        certificate.add("family", FAILED, "unusable", reason=str(error))
+        return certificate
+    subject = Subject(request, checkpoint, config, device, certificate, recognition)
     try:
         questions = _questions(subject)
         if questions:
             _ambiguous(subject, questions)
             return subject.certificate
-        settings = resolve_settings(
-            subject.checkpoint.weights,
-            embedded=subject.checkpoint.embedded,
-            opt_json=subject.checkpoint.opt_json,
-            config=subject.config,
-            gating_type=request.gating_type,
-        )
+        settings = _settings_as(subject, recognition)
+        samples = requested_samples(request, settings)  # whatever is wrong with the data is told before anything runs
+        subject.recognition = recognition = _told_by_predictions(subject, samples)
+        settings = _settings_as(subject, recognition)
     except CheckpointError as error:
         subject.certificate.add("settings", FAILED, "unusable", reason=str(error))
         return subject.certificate
-    samples = requested_samples(request, settings)  # whatever is wrong with the data is told before anything runs
+    _family(subject)
     _settings(subject, settings)
     if not _keys(subject, settings):
         return subject.certificate
@@ -74,31 +83,65 @@ def examine(request: CertificateRequest) -> Certificate:
     return subject.certificate
 
 
-def _about(subject: Subject) -> None:
-    path = subject.request.model_path
-    subject.facts["checkpoint"] = {
+def _settings_as(subject: Subject, recognition: Recognition) -> Settings:
+    """Return the settings with which a checkpoint is examined, once it has been recognised."""
+    return settings_of(subject.checkpoint, recognition, subject.config, gating_type=subject.request.gating_type)
+
+
+def _told_by_predictions(subject: Subject, samples: Samples | None) -> Recognition:
+    """Return what the checkpoint is once its saved predictions have been asked, where there is data."""
+    if samples is None:
+        return subject.recognition
+    return told_by_predictions(
+        subject.checkpoint,
+        lambda family: settings_of(subject.checkpoint, replace(subject.recognition, asked=family), subject.config),
+        subject.recognition,
+        samples.queries,
+        lambda queries: check_samples(queries, samples.folders, samples.spec),
+        subject.build,
+    )
+
+
+def _family(subject: Subject) -> None:
+    """Say what family the checkpoint is of, and what shows it; a choice without evidence is no pass."""
+    found = subject.recognition
+    subject.facts["family"] = found.facts
+    subject.certificate.add(
+        "family",
+        PASSED if found.certain else FAILED,
+        "passed" if found.certain else "open",
+        tuple(one.sentence for one in found.evidence),
+        family=found.family,
+        like=FAMILIES[found.family].like,
+        candidates=", ".join(found.candidates),
+    )
+
+
+def _about(certificate: Certificate, checkpoint: Checkpoint, device: torch.device) -> None:
+    path = certificate.request.model_path
+    certificate.facts["checkpoint"] = {
         "path": str(path.resolve()),
         "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
-        "format": subject.checkpoint.format,
-        "epoch": subject.checkpoint.epoch,
+        "format": checkpoint.format,
+        "epoch": checkpoint.epoch,
     }
-    subject.facts["made_with"] = {
+    certificate.facts["made_with"] = {
         "toolkit": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "device": str(subject.device),
+        "device": str(device),
     }
 
 
 def _questions(subject: Subject) -> list[str]:
     """Return what nothing answers. A gating type that only the flag states is how the model was trained."""
-    questions = claims.open_questions(subject.checkpoint, subject.config)
+    questions = claims.open_questions(subject.checkpoint, subject.config, FAMILIES[subject.recognition.family])
     asked = subject.request.gating_type
     if asked in EXCHANGEABLE and "gating_type" in questions:
         subject.config = {**(subject.config or {}), "gating_type": asked}
-        questions = claims.open_questions(subject.checkpoint, subject.config)
+        questions = claims.open_questions(subject.checkpoint, subject.config, FAMILIES[subject.recognition.family])
     return questions
 
 
@@ -114,7 +157,7 @@ def _settings(subject: Subject, settings: Settings) -> None:
     }
     trained, run = settings.trained_gating_type, settings.architecture.gating_type
     disagreements = tuple(settings.disagreements)
-    conflicts = claims.conflicts(subject.checkpoint, subject.config)
+    conflicts = claims.conflicts(subject.checkpoint, subject.config, FAMILIES[subject.recognition.family])
     origins = list(settings.origins.values())
     if trained != run:
         subject.certificate.add("settings", FAILED, "changed", disagreements, trained=trained, run=run)
@@ -200,7 +243,7 @@ def _structure(subject: Subject, model: QDDETR, settings: Settings) -> None:
 def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
     """Say what is open, prove what does not depend on it, and hold every reading against saved predictions."""
     readings = claims.readings_of(subject.checkpoint, questions)
-    settings = claims.settings_for(subject.checkpoint, subject.config, readings[0])
+    settings = claims.settings_for(subject.checkpoint, subject.config, readings[0], subject.recognition)
     # Weights alone name no feature folders either: what is open is told all the same, and how to name them.
     nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
     samples = None if nameless else requested_samples(subject.request, settings)

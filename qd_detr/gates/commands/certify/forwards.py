@@ -5,7 +5,7 @@ Letters: B batch, n clips, T tokens.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,13 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qd_detr.gates.commands.certify.agreement import OwnPrediction
 from qd_detr.gates.commands.certify.reference import Array, Reference, ReferenceOutputs
-from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs
-from qd_detr.gates.runs.postprocess import raw_predictions
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 # Largest difference between float32 and float64 arithmetic that passes, relative to the largest magnitude there
@@ -68,7 +64,7 @@ def tracked_and_untracked(
             outputs = model(batch, legacy_batch_mask=legacy_batch)
             if every_mode:
                 projected = model.project(*(batch[key] for key in _PROJECT_INPUTS))
-                outputs["fused_video"] = fusion(projected.video, projected.audio, projected.vid_mask)
+                outputs["fused_video"] = model.fuse(projected)
         return outputs
 
     def tracked(measure: bool) -> tuple[Outputs, dict[SampleId, SampleGates]]:
@@ -114,24 +110,6 @@ def _recorded(entry: SampleGates | None, clips: int, model: QDDETR) -> bool:
     return entry is not None and all(
         entry.gates[kind].shape == (claims.fusion_layers, *shape) for kind in model.avigate_fusion.facts.kinds
     )
-
-
-def own_predictions(queries: Sequence[Query], outputs: Outputs) -> list[OwnPrediction]:
-    """Return what a batch's outputs say of each query, before rounding."""
-    raw = raw_predictions(outputs)
-    return [
-        OwnPrediction(query, raw.score[b], raw.span_cxw[b], raw.saliency[b, : raw.clip_counts[b]])
-        for b, query in enumerate(queries)
-    ]
-
-
-def predictions(model: QDDETR, samples: Samples, *, legacy_batches: bool) -> Iterator[list[tuple[int, OwnPrediction]]]:
-    """Yield (position in the index, prediction) of every query, batch by batch, untracked."""
-    for positions, batch in samples.read_batches():
-        with torch.inference_mode():
-            outputs = model(batch, legacy_batch_mask=legacy_batches)
-        queries = [samples.queries[position] for position in positions]
-        yield list(zip(positions, own_predictions(queries, outputs), strict=True))
 
 
 def random_batch(sizes: Architecture, max_v_l: int) -> dict[str, Any]:
@@ -188,7 +166,7 @@ def reference_gap(reference: Reference, single: Mapping[str, Any], outputs: Outp
 
     wanted: ReferenceOutputs = reference.forward(*(array(single[key]) for key in ("src_vid", "src_aud", "src_txt")))
     pairs = [(array(outputs[name]), getattr(wanted, name)) for name in ("pred_logits", "pred_spans", "saliency_scores")]
-    for kind, theirs in (("attention", wanted.attention_gates), ("ffn", wanted.ffn_gates)):
+    for kind, theirs in wanted.gates.items():
         ours = [gate[0].astype(float) for gate in gates[f"{kind}_gates"]]
         if len(ours) != len(theirs):
             return float("inf")

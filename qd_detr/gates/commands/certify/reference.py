@@ -18,17 +18,17 @@ from qd_detr.gates.gating import gating_named
 from qd_detr.gates.model.architecture import Architecture
 
 Array = npt.NDArray[np.float64]
+Gates = dict[str, list[Array]]
 
 
 @dataclass(frozen=True)
 class ReferenceOutputs:
-    """One query's outputs: logits and spans (Q, 2), saliency (n,), and per fusion layer its gates (n or 1, D or 1)."""
+    """One query's outputs: logits and spans (Q, 2), saliency (n,), and by kind the gates of every layer (n or 1, D or 1)."""
 
     pred_logits: Array
     pred_spans: Array
     saliency_scores: Array
-    attention_gates: list[Array]
-    ffn_gates: list[Array]
+    gates: Gates
 
 
 class Reference:
@@ -46,32 +46,53 @@ class Reference:
 
     def forward(self, video: Array, audio: Array, text: Array) -> ReferenceOutputs:
         """Return the outputs of one query from its features: video (n, Dv), audio (n, Da), text (T, Dt)."""
-        v = self._project("input_vid_proj", video)
-        a = self._project("input_aud_proj", audio)
-        t = self._project("input_txt_proj", text)
-        attention_gates, ffn_gates = [], []
-        for layer in range(self._claims.fusion_layers):
-            v, g_att, g_ffn = self._fusion_layer(f"fusion.fusion_layers.{layer}", v, a)
-            attention_gates.append(g_att)
-            ffn_gates.append(g_ffn)
-        pos = _sine(np.arange(1, len(v) + 1) / (len(v) + 1e-6) * 2 * np.pi, v.shape[1])
-        t_pos = self._text_position(t) if self._claims.use_txt_pos else np.zeros_like(t)
-        for layer in range(self._claims.enc_layers):
-            v = self._text_to_video(f"transformer.t2v_encoder.layers.{layer}", v, pos, t, t_pos)
-        x = np.concatenate([self._w("global_rep_token")[None], v])  # (1 + n, D)
-        x_pos = np.concatenate([self._w("global_rep_pos")[None], pos])
-        for layer in range(self._claims.enc_layers):
-            x = self._encoder_layer(f"transformer.encoder.layers.{layer}", x, x_pos)
-        slots, reference = self._decoder(x[1:], pos)
-        spans = _sigmoid(self._mlp("span_embed", slots, 3) + _inverse_sigmoid(reference))
-        clips, token = self._linear("saliency_proj1", x[1:]), self._linear("saliency_proj2", x[:1])
+        memory, gates = self._memory(video, audio, self._project("input_txt_proj", text))
+        slots, reference = self._decoder(memory[1:], self._positions(len(video)))
+        spans = sigmoid(self._mlp("span_embed", slots, 3) + _inverse_sigmoid(reference))
+        clips, token = self._linear("saliency_proj1", memory[1:]), self._linear("saliency_proj2", memory[:1])
         return ReferenceOutputs(
             pred_logits=self._linear("class_embed", slots),
             pred_spans=spans,
-            saliency_scores=(clips * token).sum(axis=1) / np.sqrt(x.shape[1]),
-            attention_gates=attention_gates,
-            ffn_gates=ffn_gates,
+            saliency_scores=(clips * token).sum(axis=1) / np.sqrt(memory.shape[1]),
+            gates=gates,
         )
+
+    # -- what families change ----------------------------------------------------------------------------------------
+
+    def _memory(self, video: Array, audio: Array, t: Array) -> tuple[Array, Gates]:
+        """Return [global token | clips] (1 + n, D) and the gates, from features and the projected text (T, D)."""
+        fused, gates = self._fused(video, audio, t)
+        return self._related(self._read(fused, t)), gates
+
+    def _fused(self, video: Array, audio: Array, t: Array) -> tuple[Array, Gates]:
+        """Return the fused video (n, D) and the gates."""
+        v, a = self._project("input_vid_proj", video), self._project("input_aud_proj", audio)
+        every: Gates = {}
+        for layer in range(self._claims.fusion_layers):
+            v, gates = self._fusion_layer(f"fusion.fusion_layers.{layer}", v, a)
+            for kind, gate in gates.items():
+                every.setdefault(kind, []).append(gate)
+        return v, every
+
+    def _gates(self, name: str, v: Array, a: Array) -> dict[str, Array]:
+        joint = self._joint(v, a)
+        return {
+            "attention": np.tanh(self._feed_forward(f"{name}.mlp_mha", joint)),
+            "ffn": np.tanh(self._feed_forward(f"{name}.mlp_ffn", joint)),
+        }
+
+    def _fusion_layer(self, name: str, v: Array, a: Array) -> tuple[Array, dict[str, Array]]:
+        gates = self._gates(f"{name}.gating_function", v, a)
+        z = gates["attention"] * self._heard(name, a) + v
+        return self._after_gates(name, gates["ffn"] * self._refined(name, z) + z), gates
+
+    def _related(self, v: Array) -> Array:
+        """Return [global token | clips] once the encoder has related them."""
+        x = np.concatenate([self._w("global_rep_token")[None], v])  # (1 + n, D)
+        pos = np.concatenate([self._w("global_rep_pos")[None], self._positions(len(v))])
+        for layer in range(self._claims.enc_layers):
+            x = self._encoder_layer(f"transformer.encoder.layers.{layer}", x, pos)
+        return x
 
     # -- the parts ---------------------------------------------------------------------------------------------------
 
@@ -83,19 +104,31 @@ class Reference:
                 x = np.maximum(x, 0)
         return x
 
-    def _fusion_layer(self, name: str, v: Array, a: Array) -> tuple[Array, Array, Array]:
+    def _joint(self, v: Array, a: Array) -> Array:
         if not gating_named(self._claims.gating_type).per_clip:
-            joint = np.concatenate([v.mean(axis=0), a.mean(axis=0)])[None]  # (1, 2D)
-        else:
-            joint = np.concatenate([v, a], axis=1)  # (n, 2D)
-        g_att = np.tanh(self._feed_forward(f"{name}.gating_function.mlp_mha", joint))
-        g_ffn = np.tanh(self._feed_forward(f"{name}.gating_function.mlp_ffn", joint))
-        att = self._linear(f"{name}.out_proj", self._linear(f"{name}.a_proj", self._norm(f"{name}.norm1", a)))
-        z = g_att * att + v
-        zb = g_ffn * self._feed_forward(f"{name}.ffn1", self._norm(f"{name}.norm2", z)) + z
+            return np.concatenate([v.mean(axis=0), a.mean(axis=0)])[None]  # (1, 2D)
+        return np.concatenate([v, a], axis=1)  # (n, 2D)
+
+    def _heard(self, name: str, a: Array) -> Array:
+        return self._linear(f"{name}.out_proj", self._linear(f"{name}.a_proj", self._norm(f"{name}.norm1", a)))
+
+    def _refined(self, name: str, z: Array) -> Array:
+        return self._feed_forward(f"{name}.ffn1", self._norm(f"{name}.norm2", z))
+
+    def _after_gates(self, name: str, zb: Array) -> Array:
         n = self._norm(f"{name}.norm3", zb)
         r = self._packed_attention(f"{name}.self_attention", n, n, n, self._claims.fusion_n_heads) + zb
-        return self._feed_forward(f"{name}.ffn2", self._norm(f"{name}.norm4", r)) + r, g_att, g_ffn
+        return self._feed_forward(f"{name}.ffn2", self._norm(f"{name}.norm4", r)) + r
+
+    def _positions(self, n: int) -> Array:
+        return _sine(np.arange(1, n + 1) / (n + 1e-6) * 2 * np.pi, self._claims.hidden_dim)
+
+    def _read(self, v: Array, t: Array) -> Array:
+        """Return the clips (n, D) once they have read the text (T, D)."""
+        t_pos = self._text_position(t) if self._claims.use_txt_pos else np.zeros_like(t)
+        for layer in range(self._claims.enc_layers):
+            v = self._text_to_video(f"transformer.t2v_encoder.layers.{layer}", v, self._positions(len(v)), t, t_pos)
+        return v
 
     def _text_position(self, t: Array) -> Array:
         learned = self._w("txt_position_embed.position_embeddings.weight")[: len(t)]
@@ -113,17 +146,17 @@ class Reference:
     def _decoder(self, memory: Array, pos: Array) -> tuple[Array, Array]:
         """Return the last layer's slots (Q, D) and the reference (Q, 2) that entered it."""
         dim = memory.shape[1]
-        reference = _sigmoid(self._w("query_embed.weight"))
+        reference = sigmoid(self._w("query_embed.weight"))
         target = np.zeros((len(reference), dim))
         name = "transformer.decoder"
         for layer in range(self._claims.dec_layers):
             if layer:
-                reference = _sigmoid(self._mlp(f"{name}.bbox_embed", target, 3) + _inverse_sigmoid(reference))
+                reference = sigmoid(self._mlp(f"{name}.bbox_embed", target, 3) + _inverse_sigmoid(reference))
             sine = np.concatenate([_sine(reference[:, i] * 2 * np.pi, dim // 2) for i in (0, 1)], axis=1)
             query_pos = self._mlp(f"{name}.ref_point_head", sine, 2)
             if layer:
                 sine = sine * self._mlp(f"{name}.query_scale", target, 2)
-            sine = sine * _sigmoid(self._mlp(f"{name}.ref_anchor_head", target, 2)) / reference[:, 1:]
+            sine = sine * sigmoid(self._mlp(f"{name}.ref_anchor_head", target, 2)) / reference[:, 1:]
             target = self._decoder_layer(f"{name}.layers.{layer}", layer == 0, target, query_pos, sine, memory, pos)
         return self._norm(f"{name}.norm", target), reference
 
@@ -207,7 +240,8 @@ def _sine(x: Array, dim: int) -> Array:
     return np.where(k % 2 == 0, np.sin(angle), np.cos(angle))
 
 
-def _sigmoid(x: Array) -> Array:
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + e^-x)."""
     return 1 / (1 + np.exp(-x))
 
 

@@ -12,7 +12,18 @@ from qd_detr.gates.data.feature_search import FeatureSources
 REPORT_NAME = "compatibility_report.json"
 PASSED, FAILED, NOT_CHECKED = "passed", "failed", "not checked"
 # The checks, in the order in which they are made.
-CHECKS = ("settings", "keys", "tensors", "structure", "reference", "tracking", "samples", "batches", "predictions")
+CHECKS = (
+    "family",
+    "settings",
+    "keys",
+    "tensors",
+    "structure",
+    "reference",
+    "tracking",
+    "samples",
+    "batches",
+    "predictions",
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +32,7 @@ class CertificateRequest:
 
     model_path: Path
     gating_type: str | None = None
+    family: str | None = None
     config_path: Path | None = None
     data_path: Path | None = None
     feature_root: Path | None = None
@@ -79,7 +91,7 @@ class Certificate:
     @property
     def ambiguous(self) -> bool:
         """True if the weights fit more than one model and nothing decides."""
-        return any(check.text in ("settings.open", "settings.conflict") for check in self.checks)
+        return any(check.text in ("family.open", "settings.open", "settings.conflict") for check in self.checks)
 
     def add(self, name: str, outcome: str, variant: str, details: tuple[str, ...] = (), **values: Any) -> None:
         """Append the answer to one question."""

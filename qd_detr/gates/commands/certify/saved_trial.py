@@ -13,20 +13,20 @@ from dataclasses import replace
 import numpy as np
 
 from qd_detr.gates.commands.certify import claims
-from qd_detr.gates.commands.certify.agreement import OwnPrediction
 from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED
-from qd_detr.gates.commands.certify.saved import (
+from qd_detr.gates.commands.certify.subject import Subject
+from qd_detr.gates.data.samples import Samples
+from qd_detr.gates.errors import first_few
+from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.runs.agreement import OwnPrediction
+from qd_detr.gates.runs.postprocess import PostprocessingOptions
+from qd_detr.gates.runs.saved import (
     Agreement,
     SavedPredictions,
     agreement_with,
     legacy_values,
     values_alone,
 )
-from qd_detr.gates.commands.certify.subject import Subject
-from qd_detr.gates.data.samples import Samples
-from qd_detr.gates.errors import first_few
-from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
 from qd_detr.gates.weights.checkpoint import file_sha256
 from qd_detr.gates.weights.options import Settings
 
@@ -154,7 +154,7 @@ def _tried(
     found: list[tuple[claims.Reading, Agreement]] = []
     with subject.progress(len(readings), "readings") as done:
         for reading in readings:
-            settings = claims.settings_for(subject.checkpoint, subject.config, reading)
+            settings = claims.settings_for(subject.checkpoint, subject.config, reading, subject.recognition)
             options = PostprocessingOptions.from_options(settings.options, own=subject.checkpoint.own)
             eval_bsz = settings.options["eval_bsz"]
             model, first = subject.build(settings), order[:eval_bsz]

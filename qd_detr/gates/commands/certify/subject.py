@@ -15,6 +15,7 @@ from qd_detr.gates.commands.certify.request import Certificate, CertificateReque
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import Checkpoint, build_model
 from qd_detr.gates.weights.options import Settings
+from qd_detr.gates.weights.recognition import Recognition
 
 
 @dataclass
@@ -23,6 +24,7 @@ class Subject:
 
     Attributes:
         config: the options named by the user, None if there are none.
+        recognition: what family the checkpoint is of.
         certificate: where each question writes its answer.
     """
 
@@ -31,6 +33,7 @@ class Subject:
     config: dict[str, Any] | None
     device: torch.device
     certificate: Certificate
+    recognition: Recognition
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.families import build
 from qd_detr.gates.model.qd_detr import QDDETR
 
 AnyArray = npt.NDArray[Any]
@@ -45,7 +46,7 @@ class KeyAccount:
 def account_for_keys(found: Mapping[str, Tensor], architecture: Architecture) -> KeyAccount:
     """Hold a state dict's keys against those that a model of this architecture has."""
     with torch.device("meta"):
-        expected = QDDETR(architecture).state_dict()
+        expected = build(architecture).state_dict()
     groups: dict[str, tuple[int, int]] = {}
     for key, value in found.items():
         part = _part(key)
@@ -155,7 +156,8 @@ def widen(tensor: Tensor, dtype: torch.dtype) -> AnyArray:
 
 
 def _native(tensor: Tensor) -> AnyArray:
-    return np.ascontiguousarray(tensor.detach().cpu().contiguous().numpy())
+    # ascontiguousarray gives a number without axes one.
+    return np.ascontiguousarray(tensor.detach().cpu().contiguous().numpy()).reshape(tuple(tensor.shape))
 
 
 def _bits(tensor: Tensor) -> AnyArray:

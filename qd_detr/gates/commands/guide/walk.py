@@ -16,9 +16,10 @@ from qd_detr.gates.commands.guide.terminal import Back, Leave, Terminal
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.errors import MissingFileError, RequestError
 from qd_detr.gates.gating import gating_named
+from qd_detr.gates.model.families import FAMILIES
 from qd_detr.gates.results.tree import ResultsTree
-from qd_detr.gates.weights.checkpoint import Checkpoint, read_checkpoint
-from qd_detr.gates.weights.options import DEFAULTS, Settings, read_options_file, resolve_settings
+from qd_detr.gates.weights.checkpoint import Checkpoint, read_checkpoint, recognised, resolve
+from qd_detr.gates.weights.options import DEFAULTS, Settings, read_options_file
 
 SUGGESTED_SAMPLES = 50
 _OUTPUT = "gate_analysis_results"
@@ -109,7 +110,7 @@ class Walk:
             path = terminal.choose_path("models.ask", offered)
             try:
                 self.checkpoint = read_checkpoint(path)
-                questions = claims.open_questions(self.checkpoint, None)
+                questions = self._open_questions(None)
                 self.settings = None if questions else self._resolved(None)
             except RequestError as error:
                 terminal.say("models.unusable", reason=_one_line(error))
@@ -129,14 +130,15 @@ class Walk:
         beside = "models.beside" if (path.parent / "opt.json").is_file() else "models.not_beside"
         return str(path), _size(path), self.terminal.texts(beside)
 
+    def _open_questions(self, config_path: Path | None) -> list[str]:
+        assert self.checkpoint is not None
+        config = None if config_path is None else read_options_file(config_path)
+        family = FAMILIES[recognised(self.checkpoint, config).family]
+        return claims.open_questions(self.checkpoint, config, family)
+
     def _resolved(self, config_path: Path | None) -> Settings:
         assert self.checkpoint is not None
-        return resolve_settings(
-            self.checkpoint.weights,
-            embedded=self.checkpoint.embedded,
-            opt_json=self.checkpoint.opt_json,
-            config=None if config_path is None else read_options_file(config_path),
-        )
+        return resolve(self.checkpoint, config_path=config_path)
 
     def _explain(self, settings: Settings) -> None:
         """Say in plain words what the checkpoint is."""
@@ -200,7 +202,7 @@ class Walk:
             if self.config_path is None:
                 return True
             try:
-                if not claims.open_questions(self.checkpoint, read_options_file(self.config_path)):
+                if not self._open_questions(self.config_path):
                     self.settings = self._resolved(self.config_path)
                     self.terminal.gap()
                     self._explain(self.settings)

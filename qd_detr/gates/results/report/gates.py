@@ -71,6 +71,7 @@ def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
     if not analysis.has_injection:
         return [*lines, injection_sentences(analysis, texts)[0], ""]
     lines += [texts("injection.about"), ""]
+    roles = {gate.kind: gate.role for gate in analysis.facts.gates}
     rows = []
     for gate in ranked_gates(analysis):
         entry = analysis.statistics["layer_statistics"][str(gate.layer)][gate.kind]
@@ -78,7 +79,7 @@ def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
         rows.append(
             [
                 gate_name(texts, gate.layer, gate.kind),
-                texts(f"injection.lets.{gate.kind}"),
+                texts(f"injection.lets.{roles[gate.kind]}"),
                 number(injection["mean"]),
                 number(injection["median"]),
                 _middle(injection, texts),

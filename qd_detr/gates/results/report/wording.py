@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qd_detr.gates.gating import label_of
 from qd_detr.gates.results.report.texts_en import EN
 from qd_detr.gates.results.report.texts_ko import KO
 from qd_detr.gates.wording import Reason, Texts
@@ -24,7 +25,8 @@ def counted(texts: Texts, n: int, what: str) -> str:
 
 def gate_name(texts: Texts, layer: int | str, kind: str) -> str:
     """Return "layer 0 attention gate" in the language."""
-    return texts(f"gate.{kind}", layer=layer)
+    key = f"gate.{kind}"
+    return texts(key, layer=layer) if key in texts else texts("gate.other", layer=layer, label=label_of(kind))
 
 
 def heads(texts: Texts, section: str, *names: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.gating import ATTENTION, AUDIO, FFN, GATES, FusionFacts, Gate
+from qd_detr.gates.gating import ATTENTION, AUDIO, FFN, FusionFacts, Gate, label_of
 from qd_detr.gates.runs.interventions.edits import BASELINE, Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
 
@@ -24,7 +24,7 @@ SIGN_FLIPPED = "attention gates, sign flipped"
 
 def all_off_name(kind: str) -> str:
     """Return the name of the standard sweep's intervention that switches the gates of a kind off in all layers."""
-    return f"all {GATES[kind].label} gates off"
+    return f"all {label_of(kind)} gates off"
 
 
 ATTENTION_OFF = all_off_name(ATTENTION.kind)
@@ -60,7 +60,7 @@ def dose_name(scale: float) -> str:
 
 def off_name(layer_idx: int, kind: str) -> str:
     """Return the name of the standard sweep's intervention that switches one gate off."""
-    return f"layer {layer_idx} {GATES[kind].label} gate off"
+    return f"layer {layer_idx} {label_of(kind)} gate off"
 
 
 def audio_name(mode: str) -> str:

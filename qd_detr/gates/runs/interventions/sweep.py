@@ -10,7 +10,7 @@ Letters: B batch, L clips, D hidden, C channels of a gate.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,8 +22,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GateStep
 from qd_detr.gates.gating import FusionFacts
-from qd_detr.gates.model.attention import padding_of
-from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.model.qd_detr import QDDETR, Projected
 from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.audio import AudioEdits
 from qd_detr.gates.runs.interventions.binding import BatchFacts, edited
@@ -213,10 +212,21 @@ class _Sweep:
         # The recorded features come first, the baseline first of its branches.
         for inputs, branches in self.trees.items():
             changed = inputs.audio is not None
-            audio = model.project_audio(edited_audio[inputs.audio]) if inputs.audio is not None else projected.audio
-            video = model.project_video(mean_video) if inputs.mean_video and mean_video is not None else projected.video
-            walk = _Walk(model, audio, facts, self.recorded, measure_all=changed, finish=partial(finish, inputs))
-            walk.from_layer(0, video, branches, [])
+            given = projected
+            if inputs.audio is not None:
+                given = given.with_audio(model.project_audio(edited_audio[inputs.audio]))
+            if inputs.mean_video and mean_video is not None:
+                given = replace(given, video=model.project_video(mean_video))
+            walk = _Walk(
+                model,
+                given,
+                facts,
+                self.recorded,
+                legacy_batches=self.settings.legacy_batches,
+                measure_all=changed,
+                finish=partial(finish, inputs),
+            )
+            walk.from_start(branches)
 
 
 class _Walk:
@@ -225,29 +235,34 @@ class _Walk:
     def __init__(
         self,
         model: QDDETR,
-        audio: Tensor,
+        projected: Projected,
         facts: BatchFacts,
         recorded: RecordedGates | None,
         *,
+        legacy_batches: bool,
         measure_all: bool,
         finish: Callable[[str, Tensor, list[_Passed]], None],
     ) -> None:
-        self._layers = model.avigate_fusion.layers
-        self._audio = audio
-        self._pad_mask = padding_of(facts.vid_mask)
+        self._model = model
+        self._projected = projected
+        self._legacy_batches = legacy_batches
         self._facts = facts
         self._recorded = recorded
         self._measure_all = measure_all
         self._finish = finish
-        self._audio_branches: dict[int, Tensor] = {}
+
+    def from_start(self, branches: Sequence[_Branch]) -> None:
+        """Run the fusion for all plans."""
+        video = self._model.first_video(self._projected, legacy_batch_mask=self._legacy_batches)
+        self.from_layer(0, video, branches, [])
 
     def from_layer(self, layer_idx: int, video: Tensor, branches: Sequence[_Branch], path: list[_Passed]) -> None:
         """Run the layers from `layer_idx` on for plans that so far were equal, and gave `video` (B, L, D)."""
-        if layer_idx == len(self._layers):
+        if layer_idx == self._model.avigate_fusion.num_layers:
             for branch in branches:
                 self._finish(branch.name, video, path)
             return
-        first = self._layers[layer_idx].first_gate(video, self._audio, self._audio_branch(layer_idx), self._pad_mask)
+        first = self._model.first_gate(layer_idx, video, self._projected, legacy_batch_mask=self._legacy_batches)
         self._from_gate(layer_idx, first, branches, path)
 
     def _from_gate(
@@ -263,11 +278,6 @@ class _Walk:
             measured = self._measure_all or members[0].name == BASELINE
             passed = _Passed(gate, at.let_through(gate)[0] if measured else None)
             self._from_gate(layer_idx, at.then(gate), members, [*path, passed])
-
-    def _audio_branch(self, layer_idx: int) -> Tensor:
-        if layer_idx not in self._audio_branches:
-            self._audio_branches[layer_idx] = self._layers[layer_idx].audio_branch(self._audio)
-        return self._audio_branches[layer_idx]
 
 
 def _grouped(branches: Sequence[_Branch], site: Site) -> list[tuple[Steps, list[_Branch]]]:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from qd_detr.gates.commands.certify.agreement import Comparison, OwnPrediction, compare
-from qd_detr.gates.commands.certify.forwards import predictions
+from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation.submission import prediction_qid, read_submission
-from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.runs.postprocess import PostprocessingOptions
+from qd_detr.gates.model.qd_detr import QDDETR, Outputs
+from qd_detr.gates.runs.agreement import Comparison, OwnPrediction, compare
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, raw_predictions
 
 Line = dict[str, Any]
 BEST_CHECKPOINT = "model_best"
@@ -83,6 +84,24 @@ def saved_order(saved: SavedPredictions, samples: Samples) -> list[int] | None:
     if len(set(ids)) != len(ids) or set(ids) != set(positions):
         return None
     return [positions[qid] for qid in ids]
+
+
+def own_predictions(queries: Sequence[Query], outputs: Outputs) -> list[OwnPrediction]:
+    """Return what a batch's outputs say of each query, before rounding."""
+    raw = raw_predictions(outputs)
+    return [
+        OwnPrediction(query, raw.score[b], raw.span_cxw[b], raw.saliency[b, : raw.clip_counts[b]])
+        for b, query in enumerate(queries)
+    ]
+
+
+def predictions(model: QDDETR, samples: Samples, *, legacy_batches: bool) -> Iterator[list[tuple[int, OwnPrediction]]]:
+    """Yield (position in the index, prediction) of every query, batch by batch, untracked."""
+    for positions, batch in samples.read_batches():
+        with torch.inference_mode():
+            outputs = model(batch, legacy_batch_mask=legacy_batches)
+        queries = [samples.queries[position] for position in positions]
+        yield list(zip(positions, own_predictions(queries, outputs), strict=True))
 
 
 def legacy_values(
