@@ -9,7 +9,6 @@ Without a terminal it prints the guide's text and ends.
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import program
+from qd_detr.gates.command_line import Parser, log_to_stderr, program, say
 from qd_detr.gates.commands.guide.terminal import Terminal
 from qd_detr.gates.commands.guide.texts import CATALOGUES
 from qd_detr.gates.wording import LANGUAGES, Texts, language_of_locale
@@ -29,7 +28,7 @@ from qd_detr.gates.wording import LANGUAGES, Texts, language_of_locale
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("legacy_model_guide.py"),
         description="Walk from a trained checkpoint to its gate analysis: finds checkpoints and data near the working "
         "directory, says what they are, runs test and analysis, and shows the commands. Without a terminal it prints "
@@ -46,13 +45,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     texts = Texts(CATALOGUES, args.lang or language_of_locale())
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        print(texts("plain"), end="")
+        say(texts("plain"), end="")
         return 0
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     try:
         return walk(texts)
     except KeyboardInterrupt:  # not at a question: while something was loading
-        print()
+        say("")
         return 130
 
 

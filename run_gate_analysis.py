@@ -7,7 +7,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,7 +20,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, say
 from qd_detr.gates.data.annotations import check_annotations_are_there
 from qd_detr.gates.data.demo import KINDS, demo
 from qd_detr.gates.errors import RequestError, check_checkpoint_is_there
@@ -37,7 +36,7 @@ FIGURE_FORMATS = ("png", "pdf", "svg")
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("run_gate_analysis.py"),
         description="Run a model over annotated queries with its gates recorded, and write the analysis.",
         allow_abbrev=False,
@@ -227,7 +226,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         missing = [name for name in ("model_path", "data_path") if getattr(args, name) is None]
         if missing:
             parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     hint = "" if args.compare_runs else "; the same command with --resume continues"
     return exit_status(lambda: analyse(args), interrupted=f"interrupted{hint}")
 
@@ -235,6 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def analyse(args: argparse.Namespace) -> None:
     """Do what was asked, and say where it is."""
     if args.demo is None and args.compare_runs is None:
+        check_not_swapped(args.model_path, args.data_path)
         check_checkpoint_is_there(args.model_path)
         check_annotations_are_there(args.data_path)
     from qd_detr.gates.commands.analyse import compare, prepare, run
@@ -250,7 +250,7 @@ def analyse(args: argparse.Namespace) -> None:
         report, findings = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
         summary = terminal_summary(findings, report, args.lang)
     if not args.quiet:
-        print(summary)
+        say(summary)
 
 
 if __name__ == "__main__":

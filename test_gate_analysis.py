@@ -26,7 +26,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import program
+from qd_detr.gates.command_line import Parser, program, say
 from qd_detr.gates.commands.selfcheck.ledger import CheckResult, Ledger
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("test_gate_analysis.py"),
         description="Check that the toolkit works here, on a tiny model with random weights and planted data. "
         "Exit status: 0 every check passed, 1 some failed, 2 the request was wrong.",
@@ -109,14 +109,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         folder = prepared_folder(args.output_dir)
     except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}", sys.stderr)
         return 2
     from qd_detr.gates.commands.selfcheck.bench import Bench, one_thread  # torch: not for --help
     from qd_detr.gates.commands.selfcheck.plan import comprehensive, quick
 
-    print("Self-check on a tiny model with random weights: it shows that the tools work, nothing about any real model.")
+    say("Self-check on a tiny model with random weights: it shows that the tools work, nothing about any real model.")
     began = time.perf_counter()
-    ledger = Ledger(tell=lambda result: print(told(result), flush=True))
+    ledger = Ledger(tell=lambda result: say(told(result)))
     try:
         bench = Bench(folder, commands())
         with one_thread():
@@ -125,14 +125,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             else:
                 comprehensive(bench, ledger)
     except KeyboardInterrupt:
-        print(f"interrupted after {len(ledger.results)} checks; what was made is in {folder}", file=sys.stderr)
+        say(f"interrupted after {len(ledger.results)} checks; what was made is in {folder}", sys.stderr)
         return 130
     failed = len(ledger.failed)
     passed = len(ledger.results) - failed
-    print(f"{passed} of {len(ledger.results)} checks passed, {failed} failed, in {time.perf_counter() - began:.0f} s")
+    say(f"{passed} of {len(ledger.results)} checks passed, {failed} failed, in {time.perf_counter() - began:.0f} s")
     if args.quick or failed or args.output_dir is not None:
         report = folder / "results" / "clipwise" / "ANALYSIS_REPORT.md"
-        print(f"To look at: {report if report.is_file() else folder}")
+        say(f"To look at: {report if report.is_file() else folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if failed else 0

@@ -9,7 +9,6 @@ Example:
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, say
 from qd_detr.gates.errors import check_checkpoint_is_there
 from qd_detr.gates.gating import GATING_TYPES
 from qd_detr.gates.wording import LANGUAGES, Texts
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("test_legacy_model.py"),
         description="Examine a checkpoint: can it be analysed, and is the loaded model the file's, to the bit? "
         "Exit status: 0 usable and exact, 1 examined and not, 2 the request was wrong.",
@@ -97,12 +96,13 @@ def request_from(args: argparse.Namespace) -> CertificateRequest:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 usable and exact, 1 examined and not, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     return exit_status(lambda: certify(args), interrupted="interrupted; nothing was written")
 
 
 def certify(args: argparse.Namespace) -> int:
     """Examine the checkpoint, write the report and show it; return 0 usable and exact, 1 not."""
+    check_not_swapped(args.model_path, args.data_path)
     check_checkpoint_is_there(args.model_path)
     from qd_detr.gates.commands.certify.examine import examine
     from qd_detr.gates.commands.certify.report import certificate_text, check_writable, write_report
@@ -112,8 +112,8 @@ def certify(args: argparse.Namespace) -> int:
     certificate = examine(request_from(args))
     path = write_report(certificate)
     if not args.quiet:
-        print(certificate_text(certificate, args.lang))
-        print(Texts(CATALOGUES, args.lang)("report", path=path))
+        say(certificate_text(certificate, args.lang))
+        say(Texts(CATALOGUES, args.lang)("report", path=path))
     return 0 if certificate.exact else 1
 
 

@@ -1,12 +1,92 @@
-"""What a command is called and how it ends: its exit status, and one line on stderr where it could not do what was asked."""
+"""How a command reads its flags, what it is called, how it speaks, and how it ends.
+
+A command ends with an exit status, and one line on stderr where it could not do what was asked. A console that cannot
+show a character, a reader that went away and a stream that was never open do not stop it.
+"""
 
 from __future__ import annotations
 
+import argparse
+import difflib
+import logging
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO, Any, NoReturn
 
 from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.foreign_text import for_terminal
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line that names the flag that was probably meant."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Return the parsed flags; a mistake ends the program with status 2."""
+        prepare_streams()
+        given = list(sys.argv[1:] if args is None else args)
+        for flag in (str(one).partition("=")[0] for one in given[: given.index("--") if "--" in given else None]):
+            if flag.startswith("--") and len(flag) > 2 and not self._knows(flag):
+                near = self._nearest(flag)
+                self.error(f"unknown flag {flag}" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+        return super().parse_args(given, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """End the program with status 2 and one line on stderr."""
+        say(f"error: {_one_line(message)} (see {self.prog} --help)", sys.stderr)
+        sys.exit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            say(message.removesuffix("\n"), file or sys.stderr)
+
+    def _knows(self, flag: str) -> bool:
+        known = self._option_string_actions
+        return flag in known or (self.allow_abbrev and any(name.startswith(flag) for name in known))
+
+    def _nearest(self, flag: str) -> list[str]:
+        flag = flag.replace("-", "_").replace("__", "--", 1)
+        names = [name for name in self._option_string_actions if name.startswith("--")]
+        longer = [name for name in names if name.startswith(flag)]
+        return longer[:3] or difflib.get_close_matches(flag, names, n=1)
+
+
+def prepare_streams() -> None:
+    """Let stdout and stderr take any text: replaced where the console cannot show it, dropped where they are closed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # else the next file that is opened would get this number, and what is written to it
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - for the rest of the process
+        elif getattr(getattr(sys, name), "errors", "") == "strict" and hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="replace")
+
+
+def say(text: str, file: IO[str] | None = None, end: str = "\n") -> None:
+    """Print text; what it holds of elsewhere cannot steer the terminal, and nobody needs to read it."""
+    stream = sys.stdout if file is None else file
+    try:
+        print(for_terminal(text), file=stream, end=end, flush=True)
+    except BrokenPipeError:  # `... | head`: the work is done all the same
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as a line for the terminal."""
+        return for_terminal(super().format(record))
+
+
+def log_to_stderr(level: int = logging.WARNING) -> None:
+    """Send log records of this level and above to stderr, unless the program has a place for them already."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_SafeFormatter("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.raiseExceptions = False  # a closed stderr would be told on stderr
 
 
 def exit_status(work: Callable[[], int | None], *, interrupted: str = "interrupted") -> int:
@@ -20,14 +100,25 @@ def exit_status(work: Callable[[], int | None], *, interrupted: str = "interrupt
     try:
         return work() or 0
     except RequestError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        say(f"error: {_one_line(error)}", sys.stderr)
         return 2
     except (RunError, OSError) as error:
-        print(f"failed: {_one_line(error)}", file=sys.stderr)
+        say(f"failed: {_one_line(error)}", sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        say(interrupted, sys.stderr)
         return 130
+
+
+def check_not_swapped(model_path: Path, data_path: Path | None) -> None:
+    """Raise RequestError if the checkpoint and the annotations were given in each other's place."""
+    suffixes: Sequence[str] = (".ckpt", ".pth", ".pt")
+    swapped = model_path.suffix in (".jsonl", ".json") and data_path is not None and data_path.suffix in suffixes
+    if swapped:
+        raise RequestError(
+            f"--model_path {model_path} and --data_path {data_path} are swapped: the checkpoint goes with --model_path, "
+            "the annotations with --data_path"
+        )
 
 
 def program(in_checkout: str) -> str:
@@ -36,5 +127,5 @@ def program(in_checkout: str) -> str:
     return called if called.startswith("qd-detr-gates") else in_checkout
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: object) -> str:
     return " ".join(str(error).split())

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Sequence
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, exit_status, log_to_stderr, program
 from qd_detr.gates.training.options import add_flags
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("python -m qd_detr.gates.train"),
         description="Train a QD-DETR model with AVIGATE fusion. Options have their legacy names and defaults. "
         "Several processes: torchrun --nproc_per_node N -m qd_detr.gates.train ...",
@@ -35,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.ERROR if args.quiet else logging.INFO, format="%(levelname)s: %(message)s")
+    log_to_stderr(logging.ERROR if args.quiet else logging.INFO)
 
     def work() -> None:
         from qd_detr.gates.training.command import train  # torch: not for --help

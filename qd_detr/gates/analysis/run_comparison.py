@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +21,32 @@ from numpy.typing import NDArray
 from qd_detr.gates.analysis.effects import CHANGE_BOUNDS, POINTS, line_changes, without_test
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
 from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.data.datasets import DATASETS
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of, read_submission
-from qd_detr.gates.files import read_json
+from qd_detr.gates.evaluation.submission import predicted_saliency, predicted_windows, prediction_qid
+from qd_detr.gates.files import natural, read_json
+from qd_detr.gates.foreign_text import from_csv
 from qd_detr.gates.gating import GATES
 from qd_detr.gates.wording import Reason
 
 Array = NDArray[np.float64]
+logger = logging.getLogger(__name__)
+_TEXT = (str, type(None))
+_CONFIG = {
+    "annotations": {"sha256": str, "path": lambda path: isinstance(path, str) and "\0" not in path},
+    "checkpoint": {"path": str, "sha256": str, "epoch?": (int, type(None))},
+    "gating": {"run_as": str, "trained_as": str},
+    "options": {
+        "dset_name": lambda name: name in DATASETS,
+        "dset_domain?": _TEXT,
+        "clip_length": lambda seconds: isinstance(seconds, (int, float)) and 0 < seconds < 1e6,
+    },
+    "batches?": {"legacy?": bool},
+    "sha256?": lambda sums: isinstance(sums, dict) and all(isinstance(value, str) for value in sums.values()),
+}
+"""What a comparison needs of run_config.json."""
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
 """What is compared of the gates, and how samples.csv calls it."""
 
@@ -66,20 +86,36 @@ def read_run(folder: str | Path) -> FinishedRun:
             f"{folder} is not a finished results folder: it has no run_config.json, which is written last; "
             "finish that run (--resume), or give another folder"
         )
-    config, statistics = (_json(folder / name) for name in ("run_config.json", "overall_statistics.json"))
-    try:
-        with open(_there(folder / "samples.csv"), encoding="utf-8", newline="") as file:
-            samples = {row["id"]: row for row in csv.DictReader(file)}
-    except (KeyError, ValueError, csv.Error) as error:
-        raise DataError(f"{folder / 'samples.csv'} cannot be read ({error}); run that analysis again") from None
-    lines = {str(line.get("qid")): line for line in read_submission(_there(folder / "predictions.jsonl"))}
+    config = _json(folder / "run_config.json", _CONFIG)
+    for name, written in config.get("sha256", {}).items():
+        if Path(name).name == name and hashlib.sha256(_there(folder / name).read_bytes()).hexdigest() != written:
+            raise DataError(f"{folder / name} is not as the run wrote it: damaged or edited; run that analysis again")
+    statistics = _json(folder / "overall_statistics.json", {"num_layers": lambda n: natural(n) and 0 < n < 1000})
+    samples = _samples(_there(folder / "samples.csv"))
+    lines = {}
+    for line in read_submission(_there(folder / "predictions.jsonl")):
+        lines[str(prediction_qid(line))] = line
+        if not len(predicted_windows(line)) or not len(predicted_saliency(line)):
+            raise DataError(
+                f"{folder / 'predictions.jsonl'} is damaged: qid {line['qid']} has no windows; run it again"
+            )
     if samples.keys() != lines.keys():
         raise DataError(f"{folder} is damaged: samples.csv and predictions.jsonl hold different samples; run it again")
-    missing = [key for key in ("annotations", "checkpoint", "gating", "options") if key not in config]
-    missing += [key for key in ("num_layers",) if key not in statistics]
-    if missing:
-        raise DataError(f"{folder} was written by another version: it lacks {', '.join(missing)}; run it again")
     return FinishedRun(folder, config, statistics, samples, lines)
+
+
+def _samples(path: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of samples.csv by id; every one whole."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if "\0" in text:
+            raise ValueError("a hole of zero bytes")
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
+    if any(None in row or None in row.values() or "id" not in row or "vid" not in row for row in rows):
+        raise DataError(f"{path} cannot be read (rows that do not fit its head); run that analysis again")
+    return {from_csv(row["id"]): {name: from_csv(cell) for name, cell in row.items()} for row in rows}
 
 
 def compare_runs(
@@ -132,14 +168,13 @@ def _there(path: Path) -> Path:
     return path
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _json(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
     try:
-        data = read_json(_there(path))
+        return dict(read_json(_there(path), schema))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
-    if not isinstance(data, dict):
-        raise DataError(f"{path} is no JSON object; run that analysis again")
-    return data
+        raise DataError(
+            f"{path} cannot be read ({error}); it is damaged or of another version, run that analysis again"
+        ) from None
 
 
 def _same_samples(first: FinishedRun, second: FinishedRun) -> list[str]:
@@ -211,6 +246,9 @@ def _column(run: FinishedRun, ids: Sequence[str], name: str) -> Array | None:
         values = np.array([float(run.samples[one][name] or "nan") for one in ids])
     except ValueError as error:
         raise DataError(f"{run.folder / 'samples.csv'}, column {name}: {error}; run that analysis again") from None
+    unknown = int((~np.isfinite(values)).sum())
+    if unknown:
+        logger.warning("%s: %d of %d samples have no %s", run.folder / "samples.csv", unknown, len(ids), name)
     return np.where(np.isfinite(values), values, np.nan)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.analysis.statistics import describe
+from qd_detr.gates.foreign_text import for_terminal
 from qd_detr.gates.gating import Gate
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.tracking.history import GateHistory
@@ -74,20 +75,22 @@ def summary_text(history: GateHistory, gates: Sequence[Gate], sample_id: SampleI
             for gate in gates:
                 s = layer_statistics(entry, gate, layer_idx)
                 lines.append(
-                    f"{str(one)[:24]:<24} {layer_idx:>5} {gate.kind:<9} {s['mean']:>8.4f} {s['std']:>8.4f} "
+                    f"{for_terminal(one)[:24]:<24} {layer_idx:>5} {gate.kind:<9} {s['mean']:>8.4f} {s['std']:>8.4f} "
                     f"{s['min']:>8.4f} {s['max']:>8.4f} {s['magnitude']['mean']:>8.4f}"
                 )
     return "\n".join(lines)
 
 
 def layer_means(
-    history: GateHistory, gates: Sequence[Gate], sample_ids: Sequence[SampleId]
+    history: GateHistory, gates: Sequence[Gate], sample_ids: Sequence[SampleId] | SampleId
 ) -> dict[SampleId, dict[str, list[float]]]:
     """Return {id: {"att_means": [per layer], "ffn_means": [per layer]}}.
 
     Raises:
         KeyError: an id that was not recorded. ValueError: no ids.
     """
+    if isinstance(sample_ids, (str, int)):  # one id is no list of its letters
+        sample_ids = [sample_ids]
     if not sample_ids:
         raise ValueError("no sample ids to compare; give at least one")
     entries = {one: history[one] for one in sample_ids}

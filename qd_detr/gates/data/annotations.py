@@ -164,6 +164,8 @@ def select_queries(
         raise RequestError(f"--max_samples is {max_samples}; expected 1 or more, or leave it out for all samples")
     chosen = list(queries)
     if analyze_samples is not None:
+        if isinstance(analyze_samples, (str, int)):  # one id is no list of its letters
+            analyze_samples = [analyze_samples]
         asked = list(dict.fromkeys(str(sample) for sample in analyze_samples))
         if not asked:
             raise RequestError("--analyze_samples names no sample; give ids, or leave it out for all samples")
@@ -174,6 +176,7 @@ def select_queries(
             raise RequestError(
                 f"{len(unknown)} of {len(asked)} ids of --analyze_samples are not among the {len(queries)} "
                 f"annotations: {first_few(unknown)}; ids that are there: {there}"
+                + ("; ids are given with spaces between them, without commas" if "," in "".join(unknown) else "")
             )
         wanted = set(asked)
         chosen = [query for query in queries if str(query.qid) in wanted]

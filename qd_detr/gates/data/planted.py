@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, exit_status, program, say
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.files import read_json
 
@@ -284,7 +284,7 @@ def training_flags(directory: str | Path) -> list[str]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("python -m qd_detr.gates.planted"),
         description="Write a small audio-visual dataset in which it is known for which videos audio helps, and when.",
     )
@@ -306,8 +306,8 @@ def _generate(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise RequestError(f"--seed is {args.seed}; expected 0 or more")
     videos = generate(args.output, args.seed, args.n_train, args.n_val)
-    print(f"{args.output}: {len(videos)} videos; train with")
-    print("python -m qd_detr.gates.train " + " ".join(training_flags(args.output)))
+    say(f"{args.output}: {len(videos)} videos; train with")
+    say("python -m qd_detr.gates.train " + " ".join(training_flags(args.output)))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, exit_status, program, say
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.datasets import DATASETS
 from qd_detr.gates.errors import RequestError
@@ -21,7 +21,7 @@ from qd_detr.gates.evaluation.submission import read_submission
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("python -m qd_detr.gates.evaluation"),
         description="Evaluate predictions against annotations, number for number as the field reports them.",
     )
@@ -50,10 +50,10 @@ def _evaluate(args: argparse.Namespace) -> None:
     metrics = benchmark_of(args.dset_name).score(predictions, queries, args.clip_length_s).metrics
     write_metrics(metrics, args.output)
     for name, value in metrics["brief"].items():
-        print(f"{name:<24}{'-' if value is None else f'{value:.2f}':>7}")
+        say(f"{name:<24}{'-' if value is None else f'{value:.2f}':>7}")
     missing = saliency_missing(queries)
     if missing:
-        print(
+        say(
             f"highlight metrics: not computed, {missing} of {len(queries)} annotations have windows and no "
             "saliency_scores with relevant_clip_ids"
         )

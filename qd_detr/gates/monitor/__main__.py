@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import exit_status, program
+from qd_detr.gates.command_line import Parser, exit_status, log_to_stderr, program, say
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=program("python -m qd_detr.gates.monitor"),
         description="Gates over the epochs of a finished training, from its saved checkpoints.",
         allow_abbrev=False,
@@ -36,7 +35,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    log_to_stderr()
     return exit_status(lambda: _watch(args))
 
 
@@ -54,7 +53,7 @@ def _watch(args: argparse.Namespace) -> None:
         max_samples=args.max_samples,
         device=args.device,
     )
-    print(f"Evolution: {watch_checkpoints(args.checkpoints, request, figures=args.figures)}")
+    say(f"Evolution: {watch_checkpoints(args.checkpoints, request, figures=args.figures)}")
 
 
 if __name__ == "__main__":

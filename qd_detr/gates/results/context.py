@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.data.annotations import Query
+from qd_detr.gates.progress import progress
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.wording import Reason
@@ -51,9 +51,15 @@ class OutputOptions:
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[int], None]]:
         """Show a bar while something is done `total` times; the function yielded takes how many are done."""
-        # None: shown where stderr is a terminal.
-        with tqdm(total=total, desc=what, unit=what.rstrip("s"), disable=True if self.quiet else None) as bar:
-            yield lambda done: bar.update(done - bar.n)
+        before = 0
+
+        def reached(done: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        with progress(total, what, what.rstrip("s"), quiet=self.quiet) as advance:
+            yield reached
 
 
 @dataclass(frozen=True)

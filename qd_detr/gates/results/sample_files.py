@@ -43,6 +43,8 @@ def save_comparison(
     history: GateHistory, sample_ids: Sequence[SampleId], directory: str | Path, gates: Sequence[Gate]
 ) -> None:
     """Write `gate_comparison.png` of recorded samples."""
+    if isinstance(sample_ids, (str, int)):
+        sample_ids = [sample_ids]
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     chosen = [(SampleContext(one), history[one]) for one in sample_ids]

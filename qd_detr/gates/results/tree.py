@@ -8,6 +8,7 @@ touched.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import signal
@@ -37,6 +38,8 @@ logger = logging.getLogger(__name__)
 PARTIAL = ".partial"
 RUN_CONFIG = "run_config.json"
 _PREVIOUS = "previous_run_config.json"
+READ_BACK = ("overall_statistics.json", "samples.csv", "predictions.jsonl")
+"""What `--compare_runs` reads of a tree; run_config.json keeps their sums."""
 # What a results folder may hold besides figures of its own: files, and folders that hold nothing but files.
 _FILES = (
     RUN_CONFIG,
@@ -176,7 +179,10 @@ class ResultsTree:
         """
         files = self.files()
         self._check_places(files)
-        text = to_json({**run_config, "files": files})
+        sums = {
+            name: hashlib.sha256((self._tree / name).read_bytes()).hexdigest() for name in files if name in READ_BACK
+        }
+        text = to_json({**run_config, "files": files, **({"sha256": sums} if sums else {})})
         with _uninterrupted():  # a Ctrl-C that comes now finds the results complete
             write_whole(self._pending_config, text)  # from here on, publishing can be finished by a later run
             self._finish_publishing()

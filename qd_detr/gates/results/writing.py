@@ -14,6 +14,7 @@ import numpy as np
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.analysis.samples import sample_details
 from qd_detr.gates.analysis.statistics import SampleRow
+from qd_detr.gates.foreign_text import for_csv
 from qd_detr.gates.gating import ATTENTION, FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.report.wording import in_english
@@ -114,10 +115,10 @@ def sample_table(
         table.ids.append(sample_id)
         table.rows.append(
             [
-                sample_id,
+                _cell(sample_id),
                 findings.names.get(sample_id, ""),
-                query.vid if query else "",
-                query.query if query else "",
+                _cell(query.vid) if query else "",
+                _cell(query.query) if query else "",
                 query.duration_s if query else "",
                 context.n_clips if context is not None and context.n_clips is not None else "",
                 analysis.facts.gating_type,
@@ -133,7 +134,7 @@ def csv_text(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table as CSV; empty cells stand for None."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(head)
+    table.writerow([_cell(name) for name in head])
     table.writerows([[_cell(value) for value in row] for row in rows])
     return text.getvalue()
 
@@ -151,6 +152,8 @@ def _gate_cells(row: SampleRow, figures: list[str]) -> list[str]:
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
+    if isinstance(value, str):
+        return for_csv(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

@@ -40,13 +40,18 @@ class RunJournal:
         if before:
             differing = sorted(k for k in {*before, *fingerprint} if before.get(k) != fingerprint.get(k))
             if differing:
+                hint = (
+                    f"; for as many threads, set OMP_NUM_THREADS={before['threads']}"
+                    if differing == ["threads"]
+                    else ""
+                )
                 raise RequestError(
                     f"--resume refused: the unfinished run in {directory.parent} is another one; different: "
                     + "; ".join(
                         f"{k} ({shown_short(before.get(k))} then, {shown_short(fingerprint.get(k))} now)"
                         for k in differing
                     )
-                    + ". Give the same request again, or leave --resume out to start over"
+                    + f". Give the same request again{hint}, or leave --resume out to start over"
                 )
         if not before:  # nothing to continue, or nothing that tells what it was
             remove(directory)

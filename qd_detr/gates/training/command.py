@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
+from qd_detr.gates.command_line import say
 from qd_detr.gates.monitor import GateMonitor
 from qd_detr.gates.training.distributed import join_world
 from qd_detr.gates.training.loop import AroundValidation, Training
@@ -32,7 +33,7 @@ def train(args: argparse.Namespace) -> None:
             progress = training.run(around_validation)
         if world.first:
             counted = "from 0, as in eval.log.txt and the checkpoints"
-            print(f"{training.directory}: best at epoch {progress.best_epoch} ({counted}), {progress.best_score:.2f}")
+            say(f"{training.directory}: best at epoch {progress.best_epoch} ({counted}), {progress.best_score:.2f}")
 
 
 @contextmanager

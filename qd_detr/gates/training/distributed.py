@@ -29,6 +29,9 @@ _PATIENCE = timedelta(hours=6)
 # What can stop a run, the more specific first; a failure is told to the other processes as one of them.
 _FAILURES: tuple[type[RequestError | RunError], ...] = (NotFiniteError, DataError, RequestError, RunError)
 
+# What gloo and NCCL say, in plain RuntimeErrors, when a process they talk to is gone.
+_PEER_ENDED = re.compile(r"gloo|NCCL|Connection (?:closed|reset|refused)|Broken pipe|Socket Timeout", re.I)
+
 T = TypeVar("T")
 
 
@@ -159,5 +162,12 @@ def join_world(device_name: str) -> Iterator[World]:
     dist.init_process_group(backend, rank=rank, world_size=size, timeout=_PATIENCE)
     try:
         yield World(rank, size, device)
+    except RuntimeError as error:
+        if isinstance(error, RunError) or not _PEER_ENDED.search(str(error)):
+            raise
+        raise RunError(
+            "another process of the run ended or cannot be reached any more; see what it said, and go on with --resume and "
+            "the run's model_latest.ckpt"
+        ) from None
     finally:
         dist.destroy_process_group()

@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from qd_detr.gates.errors import DataError, RequestError, RunError
 from qd_detr.gates.evaluation import write_metrics
 from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.progress import progress
 from qd_detr.gates.training import checkpoints, logs, run_folder
 from qd_detr.gates.training.data import Split, epoch_plan
 from qd_detr.gates.training.distributed import World
@@ -95,15 +95,8 @@ class Training:
                 "the run stopped early after %d validations without a better one; a higher --max_es_cnt goes on",
                 self.progress.validations_without_best,
             )
-        # disable=None: silent when stderr is no terminal.
-        bar = tqdm(
-            total=self.options["n_epoch"],
-            initial=self.progress.epochs_done,
-            unit="epoch",
-            desc="training",
-            disable=None if self.world.first else True,
-        )
-        with bar:
+        done, epochs = self.progress.epochs_done, self.options["n_epoch"]
+        with progress(epochs, "training", "epoch", quiet=not self.world.first, done=done) as advance:
             while not stop and self.progress.epochs_done < self.options["n_epoch"]:
                 epoch = self.progress.epochs_done
                 try:
@@ -114,7 +107,7 @@ class Training:
                 except DataError as error:  # the request was right as far as headers tell
                     raise RunError(f"training stopped in epoch {_both_counts(epoch)}: {error}") from None
                 stop = self._finish_epoch(epoch, losses, validation)
-                bar.update()
+                advance()
         return self.progress
 
     def train_epoch(self, network: nn.Module, epoch: int) -> dict[str, float]:

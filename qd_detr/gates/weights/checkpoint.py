@@ -153,6 +153,10 @@ def _check_archive(path: Path) -> None:
                 )
             if member.header_offset + member.file_size > size:
                 raise zipfile.BadZipFile(f"{member.filename[:100]} reaches beyond the end of the file")
+            if member.CRC:  # torch.save can be told to leave the sum out
+                with archive.open(member) as content:
+                    while content.read(1 << 20):  # raises at the end where the sum is another
+                        pass
 
 
 def _check_size(weights: Mapping[str, Tensor], path: Path) -> None:
@@ -187,6 +191,9 @@ def _weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     ]
     if odd:
         raise CheckpointError(f"{path} is not a state dict: {first_few(odd)} not a tensor; {_EXPECTED}")
+    nested = [key for key, value in weights.items() if value.is_nested]
+    if nested:
+        raise CheckpointError(f"{path}: {first_few(nested)} not dense floating point but nested; {_EXPECTED}")
     stripped = dict(weights)
     again = True
     while again:
@@ -352,7 +359,10 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise RequestError(f"device {name!r} cannot be used here ({_first_line(error)}); try --device cpu") from None
+        meant = "cuda is what torch calls a GPU: try --device cuda or" if "gpu" in name.lower() else "try"
+        raise RequestError(
+            f"device {name!r} cannot be used here ({_first_line(error)}); {meant} --device cpu"
+        ) from None
     if device.type == "meta":
         raise RequestError("device 'meta' holds no numbers; try --device cpu")
     return device

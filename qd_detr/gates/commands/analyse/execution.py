@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
@@ -22,6 +20,7 @@ from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.commands.analyse.timeline import add_timeline
 from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.progress import progress
 from qd_detr.gates.results.context import ConditionWindows, OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
@@ -115,10 +114,7 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
     samples = prepared.samples
     wanted = set(prepared.wanted)
     done = 0
-    bar = tqdm(
-        total=len(prepared.wanted), desc="samples", unit="sample", disable=_no_bar(prepared.request), file=sys.stderr
-    )
-    with bar:
+    with progress(len(prepared.wanted), "samples", "sample", quiet=prepared.request.quiet) as advance:
         expected = [[samples.queries[p].qid for p in batch if p in wanted] for batch in samples.batches]
         for note, places in journal.finished(expected):
             history.adopt(places)
@@ -127,7 +123,7 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
             for position, line, marks in zip(kept, note["lines"], note["marks"], strict=True):
                 query = samples.queries[position]
                 yield SampleResult(position, query, line, history[query.qid], tuple(marks))
-                bar.update()
+                advance()
         rest = samples.in_batches(samples.batches[done:])
         running = run_pass(prepared.model, rest, prepared.pass_settings)
         for number, results in enumerate(running, start=done):
@@ -136,7 +132,7 @@ def _results(prepared: PreparedRun, journal: RunJournal, history: Any) -> Iterat
             journal.commit(history, number, kept_results)
             for result in kept_results:
                 yield result
-                bar.update()
+                advance()
 
 
 def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, dict[SampleId, Any]]:
@@ -146,7 +142,7 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
     request = prepared.request
     samples = prepared.samples
     total = sum(map(len, samples.batches))
-    with tqdm(total=total, desc="conditions", unit="sample", disable=_no_bar(request), file=sys.stderr) as bar:
+    with progress(total, "conditions", "sample", quiet=request.quiet) as advance:
         swept = run_sweep(
             prepared.model,
             samples,
@@ -155,7 +151,7 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
                 legacy_batches=request.legacy_batches,
                 postprocessing=prepared.pass_settings.postprocessing,
                 history=findings.history,
-                progress=bar.update,
+                progress=advance,
             ),
         )
     what = {
@@ -194,10 +190,6 @@ def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
         return  # a truth.json of somebody else's
     if any(row.sample_id in kinds for row in findings.analysis.rows):
         findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds)
-
-
-def _no_bar(request: AnalysisRequest) -> bool | None:
-    return True if request.quiet else None  # None: shown where stderr is a terminal
 
 
 def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:

@@ -54,6 +54,11 @@ class AnalysisRequest:
     quiet: bool = False
     lang: str = "en"
 
+    def __post_init__(self) -> None:
+        for name in ("analyze_samples", "compare_samples", "v_feat_dirs", "audio"):
+            if isinstance(getattr(self, name), (str, int, Path)):  # one name is no list of its letters
+                object.__setattr__(self, name, (getattr(self, name),))
+
     @property
     def sources(self) -> FeatureSources:
         """Where to look for the data."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from qd_detr.gates.commands.certify.request import Certificate, CertificateRequest
 from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.progress import progress
 from qd_detr.gates.weights.checkpoint import Checkpoint, build_model
 from qd_detr.gates.weights.options import Settings
 from qd_detr.gates.weights.recognition import Recognition
@@ -54,6 +53,5 @@ class Subject:
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[int], object]]:
         """Show a bar over `total` of something; the function yielded takes how many more are done."""
-        # None: shown where stderr is a terminal.
-        with tqdm(total=total, desc=what, disable=True if self.request.quiet else None, file=sys.stderr) as bar:
-            yield bar.update
+        with progress(total, what, "step", quiet=self.request.quiet) as advance:
+            yield advance

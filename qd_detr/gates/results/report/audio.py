@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.markdown import number, percent, table
+from qd_detr.gates.results.report.markdown import foreign, number, percent, table
 from qd_detr.gates.results.report.wording import counted, heads, label, report_texts
 from qd_detr.gates.wording import Texts
 
@@ -122,7 +122,8 @@ def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) ->
     rows = []
     for record in data["conditions"]:
         same = record["same_as"]
-        cells = [texts("audio.same_as", name=record["name"], same=same) if same else record["name"]]
+        name = foreign(record["name"])
+        cells = [texts("audio.same_as", name=name, same=foreign(same)) if same else name]
         moved = record["predictions"]
         cells.append("-" if moved is None else percent(moved["first_window_changed"]["estimate"] / 100))
         for metric in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qd_detr.gates.results.report.markdown import inline, number, table
+from qd_detr.gates.results.report.markdown import foreign, inline, number, table
 from qd_detr.gates.results.report.wording import counted, label, report_texts
 from qd_detr.gates.wording import Reason, Texts
 
@@ -25,7 +25,7 @@ def comparison_text(comparison: dict[str, Any], figures: list[tuple[str, Reason]
     lines = [texts("comparison.title"), ""]
     lines += [texts("comparison.first", what=first), texts("comparison.second", what=second), "", about, ""]
     if not comparison["metrics"]["available"]:
-        lines += [texts("comparison.no_metrics", reason=texts.say(comparison["metrics"]["reason"])), ""]
+        lines += [texts("comparison.no_metrics", reason=foreign(texts.say(comparison["metrics"]["reason"]))), ""]
     shown = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rows]
     lines += table([label(texts, "comparison.head", name) for name in head], shown)
     for path, caption in figures:

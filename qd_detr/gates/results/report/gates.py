@@ -8,7 +8,7 @@ from typing import Any
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.markdown import inline, number, percent, shortened, table
+from qd_detr.gates.results.report.markdown import foreign, inline, number, percent, shortened, table
 from qd_detr.gates.results.report.wording import gate_name, heads, label
 from qd_detr.gates.wording import Texts
 
@@ -40,6 +40,8 @@ def injection_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
     if not analysis.has_injection:
         return [texts("injection.not_measured")]
     first = gates[0]
+    if not audio[0].injection:  # a branch that was pruned or never trained: there is no order among zeros
+        return [texts("injection.none")]
     sentences = [texts("injection.audio", layer=audio[0].layer, injection=number(audio[0].injection, 2))]
     if len(audio) > 1:
         others = [texts("injection.other", layer=gate.layer, injection=number(gate.injection, 2)) for gate in audio[1:]]
@@ -99,7 +101,7 @@ def _middle(summary: dict[str, Any], texts: Texts) -> str:
 
 def _extreme_samples(findings: RunFindings, texts: Texts) -> list[str]:
     rows = findings.analysis.rows
-    if len(rows) < 4:
+    if len(rows) < 4 or not any(map(_audio, rows)):
         return []
     contexts = {context.sample_id: context for context in findings.contexts}
     scored = sorted(rows, key=lambda row: -_audio(row))
@@ -108,7 +110,7 @@ def _extreme_samples(findings: RunFindings, texts: Texts) -> list[str]:
     for end, row in [("most", row) for row in scored[:3]] + [("least", row) for row in scored[-3:]]:
         context = contexts.get(row.sample_id)
         query = context.query if context else None
-        shown = shortened(query.query) if query else "-"
+        shown = foreign(shortened(query.query)) if query else "-"
         body.append([texts(f"extreme.{end}"), inline(row.sample_id), number(_audio(row)), shown])
     return lines + table(["", *heads(texts, "extreme", "sample", "injection", "query")], body)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qd_detr.gates.foreign_text import for_terminal, is_plain_markdown
+
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
     """Return the lines of a table; numbers are right-aligned."""
@@ -25,10 +27,15 @@ def cell(value: object) -> str:
 
 def inline(text: object) -> str:
     """Return foreign text (an id, a query, a path) as inline code that cannot break the document."""
-    plain = " ".join(str(text).split())
+    plain = for_terminal(" ".join(str(text).split()))
     fence = "`" * (1 + max((len(run) for run in _backtick_runs(plain)), default=0))
     pad = " " if plain.startswith("`") or plain.endswith("`") or not plain else ""
     return f"{fence}{pad}{plain}{pad}{fence}"
+
+
+def foreign(text: object) -> str:
+    """Return foreign text (a query, a name) as it is where Markdown would show it so, else as inline code."""
+    return str(text) if is_plain_markdown(str(text)) else inline(text)
 
 
 def number(value: float | None, digits: int = 3) -> str:

@@ -82,6 +82,7 @@ EN = {
     # How much is let through.
     "injection.title": "## How much is let through",
     "injection.not_measured": "What the gates let through was not measured in this recording; magnitudes alone do not rank layers.",
+    "injection.none": "Nothing of the audio enters any layer: what the attention gates let through is 0 in every sample, whatever values the gates take.",
     "injection.audio": "Audio enters most in layer {layer}: what its attention gate lets through is {injection} times as large as the video features it is added to (mean over clips).",
     "injection.other": "layer {layer}: {injection}",
     "injection.others": "The other layers' attention gates follow ({others}).",

@@ -77,6 +77,7 @@ KO = {
     "audit.silent": "{gates}가 한 번도 열리지 않았습니다(모든 샘플에서 크기가 0.05 미만): {names}.",
     "injection.title": "## 얼마나 들여보내는가",
     "injection.not_measured": "이 기록에서는 게이트가 들여보내는 양을 재지 않았습니다. 게이트의 크기만으로는 레이어의 순위를 매길 수 없습니다.",
+    "injection.none": "오디오가 어느 층에도 들어가지 않습니다. 게이트 값과 무관하게 어텐션 게이트가 통과시키는 양이 모든 샘플에서 0입니다.",
     "injection.audio": "오디오는 레이어 {layer}에서 가장 많이 들어옵니다. 이 레이어의 attention 게이트가 들여보내는 것의 크기는 그것이 더해지는 비디오 특성의 {injection}배입니다(클립 평균).",
     "injection.other": "레이어 {layer}: {injection}",
     "injection.others": "나머지 레이어의 attention 게이트가 그 뒤를 잇습니다({others}).",
