@@ -87,6 +87,49 @@ def test_without_the_annotations_gates_and_predictions_are_compared_and_metrics_
     assert result["gates"]
 
 
+def without_sums(tree):
+    """Make a tree one that an earlier version wrote, which kept no sums of its files."""
+    config = json.loads((tree / "run_config.json").read_text())
+    del config["sha256"]
+    (tree / "run_config.json").write_text(json.dumps(config))
+    return tree
+
+
+@pytest.mark.parametrize("name", ["overall_statistics.json", "samples.csv", "predictions.jsonl"])
+def test_a_file_that_is_not_as_the_run_wrote_it_is_named(runs, tmp_path, name):
+    _, first, second = runs
+    tree = copy_of(second, tmp_path / "damaged")
+    content = bytearray((tree / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tree / name).write_bytes(content)
+    with pytest.raises(RequestError, match=f"{name} is not as the run wrote it"):
+        compare_runs(first, tree)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("annotations", {}), ("checkpoint", "x"), ("options", {"dset_name": "hl"}), ("gating", None), ("batches", [])],
+)
+def test_a_run_config_of_another_shape_is_refused_by_name(runs, tmp_path, key, value):
+    _, first, second = runs
+    tree = copy_of(second, tmp_path / "odd")
+    config = json.loads((tree / "run_config.json").read_text())
+    (tree / "run_config.json").write_text(json.dumps({**config, key: value}))
+    with pytest.raises(RequestError, match=rf"run_config.json cannot be read \({key}"):
+        compare_runs(first, tree)
+
+
+@pytest.mark.parametrize(("key", "value"), [("windows", []), ("windows", None), ("saliency_scores", [])])
+def test_predictions_without_windows_or_saliency_are_refused(runs, tmp_path, key, value):
+    _, first, second = runs
+    tree = without_sums(copy_of(second, tmp_path / "empty"))
+    lines = [json.loads(line) for line in (tree / "predictions.jsonl").read_text().splitlines()]
+    lines[0]["pred_relevant_windows" if key == "windows" else "pred_saliency_scores"] = value
+    (tree / "predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(RequestError, match=str(lines[0]["qid"])):
+        compare_runs(first, tree)
+
+
 def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     _, first, second = runs
     with pytest.raises(RequestError, match="one folder twice"):
@@ -100,13 +143,13 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
     (unfinished / "run_config.json").unlink()
     with pytest.raises(RequestError, match=r"not a finished results folder.*--resume"):
         compare_runs(first, unfinished)
-    fewer = copy_of(second, tmp_path / "fewer")
+    fewer = without_sums(copy_of(second, tmp_path / "fewer"))
     for name in ("samples.csv", "predictions.jsonl"):
         text = (fewer / name).read_text().splitlines(keepends=True)
         (fewer / name).write_text("".join(text[:-1]))
     with pytest.raises(RequestError, match=r"different samples \(9 and 8; in one alone: 108\)"):
         compare_runs(first, fewer)
-    torn = copy_of(second, tmp_path / "torn")
+    torn = without_sums(copy_of(second, tmp_path / "torn"))
     (torn / "samples.csv").write_text("".join((torn / "samples.csv").read_text().splitlines(keepends=True)[:-1]))
     with pytest.raises(RequestError, match="damaged"):
         compare_runs(first, torn)

@@ -4,9 +4,11 @@ import copy
 import io
 import itertools
 import json
+import os
 import pickle
 import re
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -661,3 +663,22 @@ def test_hooks_on_any_module_see_what_it_computed_and_gradients_flow(tiny_model,
         assert name in kept
     assert all(torch.equal(out, as_computed) for _, out, as_computed in kept.values())
     watched["saliency_scores"].sum().backward()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_neither_removes_nor_overwrites_what_its_parent_spilled():
+    def entry(value):
+        gates = dict.fromkeys(("attention", "ffn"), np.full((1, 1, 3, 1), value, np.float32))
+        return SampleGates(gates, np.ones((1, 3), bool), "clipwise", 16)
+
+    history = GateHistory(0)
+    history["parent"] = entry(1)
+    child = os.fork()
+    if child == 0:
+        history["child"] = entry(2)
+        own = (history["parent"].gates["ffn"] == 1).all() and (history["child"].gates["ffn"] == 2).all()
+        weakref.finalize._exitfunc()  # what the interpreter does at its end
+        os._exit(0 if own else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    history["later"] = entry(3)
+    assert [float(history[one].gates["attention"].max()) for one in ("parent", "later")] == [1, 3]

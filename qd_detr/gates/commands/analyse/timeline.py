@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from qd_detr.gates.analysis.timeline import contribution_arrays, timeline_columns, timeline_section
 from qd_detr.gates.commands.analyse.request import PreparedRun
+from qd_detr.gates.progress import progress
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.timeline import EXPECTED_FORWARDS, TimelineSettings, run_timeline
@@ -23,11 +22,8 @@ def add_timeline(prepared: PreparedRun, findings: RunFindings, tree: ResultsTree
     """
     request = prepared.request
     what = f"timeline, about {EXPECTED_FORWARDS} forwards a sample"
-    bar = tqdm(
-        total=len(prepared.wanted), desc=what, unit="sample", disable=True if request.quiet else None, file=sys.stderr
-    )
-    with bar:
-        settings = TimelineSettings(seed=request.seed, progress=bar.update)
+    with progress(len(prepared.wanted), what, "sample", quiet=request.quiet) as advance:
+        settings = TimelineSettings(seed=request.seed, progress=advance)
         timelines = list(run_timeline(prepared.model, prepared.samples, prepared.wanted, findings.history, settings))
     clip_length_s = float(prepared.settings.options["clip_length"])
     section = timeline_section(timelines, clip_length_s, request.seed)
