@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--data_path", type=Path, help="annotations, .jsonl or .json (a list)")
     add("--legacy_model", action="store_true", help="the checkpoint was not written by this project's trainer")
     add("--gating_type", choices=GATING_TYPES, help="default: as trained; only global and clipwise can be exchanged")
+    add("--use_avigate_custom", action="store_true", help="of old command lines; accepted and ignored")
     add("--max_samples", type=int, metavar="N", help="the first N samples (default: all)")
     add("--analyze_samples", nargs="+", metavar="ID", help="only the samples with these qids")
     add("--batch_size", type=int, metavar="N", help="samples per batch; results do not depend on it (default: 32)")

@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="the family of gated models it is of, where nothing tells (default: as recognised)",
     )
+    add("--use_avigate_custom", action="store_true", help="of old command lines; accepted and ignored")
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
     add(
         "--data_path",

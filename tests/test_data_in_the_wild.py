@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
 import torch
 
 from qd_detr.gates.evaluation.tvsum import youtube_average_precision
+from qd_detr.gates.weights.scalars import PlainDtype, plain_number
 from run_gate_analysis import main
 from tests.test_run_requests import refused
 from tests.tiny_run import TinyRun, make_tiny_run
@@ -216,3 +218,77 @@ def test_legacy_windows_are_rounded_to_2_s_whatever_the_options_say(tiny):
     times = [time for line in lines for window in json.loads(line)["pred_relevant_windows"] for time in window[:2]]
     assert all(time % 2 == 0 for time in times)
     assert max(times) > 0
+
+
+# --- checkpoints ---
+
+
+def saved_again(tiny: TinyRun, change) -> None:
+    """Write the checkpoint anew, after `change` was made to its content."""
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    torch.save(change(content) or content, tiny.checkpoint)
+
+
+def as_averaged_model(content):
+    weights = {f"module.{key}": value for key, value in content["model"].items()}
+    content["model"] = {"n_averaged": torch.tensor(5), **weights}
+
+
+def as_lightning(content):
+    weights = {f"model.{key}": value for key, value in content["model"].items()}
+    return {"state_dict": weights, "opt": content["opt"], "pytorch-lightning_version": "2.4"}
+
+
+def with_numpy_scalars(content):
+    opt = content["opt"]
+    opt.nms_thd, opt.max_q_l, opt.no_norm_vfeat = np.float64(-1), np.int64(8), np.bool_(False)
+    content["best_score"] = np.float32(33.25)
+
+
+@pytest.mark.parametrize("change", [as_averaged_model, as_lightning, with_numpy_scalars])
+def test_checkpoints_of_other_tools_load_as_they_are(tiny, change):
+    analysed(tiny)
+    before = result(tiny, "overall_statistics.json")
+    saved_again(tiny, change)
+    analysed(tiny, "--use_avigate_custom")
+    assert result(tiny, "overall_statistics.json") == before
+
+
+def test_a_state_dict_with_more_than_the_model_is_refused_by_the_name_of_what_is_more(tiny, capsys):
+    def with_criterion(content):
+        content = as_lightning(content)
+        content["state_dict"]["criterion.empty_weight"] = torch.ones(2)
+        return content
+
+    saved_again(tiny, with_criterion)
+    refused(tiny, capsys, tiny.argv(), "'model.'", "criterion.empty_weight")
+
+
+def test_numpy_arrays_and_objects_in_a_checkpoint_are_still_refused(tiny, capsys):
+    def with_array(content):
+        content["history"] = np.arange(3)
+
+    saved_again(tiny, with_array)
+    refused(tiny, capsys, tiny.argv(), "was refused")
+    with pytest.raises(ValueError, match="only plain numbers"):
+        PlainDtype("O8")
+    with pytest.raises(ValueError, match="do not fit"):
+        plain_number(PlainDtype("f8"), b"1234")
+    number = PlainDtype("f4")
+    number.__setstate__((3, ">", None))
+    assert plain_number(number, np.array(2.5, ">f4").tobytes()) == 2.5
+
+
+def test_an_empty_opt_json_beside_a_checkpoint_with_its_options_is_a_warning(tiny, caplog):
+    (tiny.checkpoint.parent / "opt.json").write_text("")
+    analysed(tiny)
+    assert "the options in the checkpoint are taken alone" in caplog.text
+
+
+def test_a_zip_around_a_checkpoint_is_named_with_what_is_inside(tiny, capsys):
+    packed = tiny.folder / "model_best.zip"
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.write(tiny.checkpoint, "model_best.ckpt")
+    argv = tiny.argv()
+    argv[argv.index("--model_path") + 1] = str(packed)
+    refused(tiny, capsys, argv, "is a zip with model_best.ckpt inside", "unpack it")

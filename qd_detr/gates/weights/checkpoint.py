@@ -23,11 +23,14 @@ from qd_detr.gates.model.families import build
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.options import Settings, read_options_file, resolve_settings
 from qd_detr.gates.weights.recognition import Recognition, recognise
+from qd_detr.gates.weights.scalars import ALLOWED
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "qd_detr-gates/1"
-_PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
+# DataParallel and AveragedModel, torch.compile, Lightning modules, moving averages.
+_PREFIXES = ("module.", "_orig_mod.", "model.", "ema_model.", "ema.")
+_COUNTER = "n_averaged"  # AveragedModel's only entry that is no weight
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -80,11 +83,22 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path=path,
         weights=weights,
         embedded=None if embedded is None else {k: v for k, v in embedded.items() if isinstance(k, str)},
-        opt_json=read_options_file(beside) if beside.is_file() else None,
+        opt_json=_options_beside(beside, needed=embedded is None) if beside.is_file() else None,
         format=mark if isinstance(mark, str) else None,
         epoch=epoch if isinstance(epoch, int) else None,
         with_state=_with_state(content, list(weights)),
     )
+
+
+def _options_beside(path: Path, *, needed: bool) -> dict[str, Any] | None:
+    """Return the options of opt.json; None with a warning if it is unusable and the checkpoint holds its own."""
+    try:
+        return read_options_file(path)
+    except RequestError as error:
+        if needed:
+            raise
+        logger.warning("the options in the checkpoint are taken alone: %s", error)
+        return None
 
 
 _EXPECTED = (
@@ -94,13 +108,13 @@ _EXPECTED = (
 
 
 def load_content(path: Path) -> Any:
-    """Return what a torch.save file holds: tensors, plain data and `argparse.Namespace`; nothing in it is run.
+    """Return what a torch.save file holds: tensors, plain data, `argparse.Namespace`, NumPy's numbers; nothing is run.
 
     Raises:
         CheckpointError: the file is damaged, not such a file, or asks to run code.
     """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals([argparse.Namespace, *ALLOWED]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             zipped = zipfile.is_zipfile(path)
             if zipped:
@@ -144,6 +158,11 @@ def _check_archive(path: Path) -> None:
     """Raise CheckpointError if the zip's members cannot be mapped into memory as they lie in the file."""
     size = path.stat().st_size
     with zipfile.ZipFile(path) as archive:
+        inside = [name for name in archive.namelist() if name.lower().endswith((".ckpt", ".pth", ".pt"))]
+        if inside and not any(name.endswith("data.pkl") for name in archive.namelist()):
+            raise CheckpointError(
+                f"{path} is a zip with {first_few(inside)} inside; unpack it and give that file with --model_path"
+            )
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 # torch.save compresses nothing; mapped, compressed bytes would pass for weights.
@@ -194,15 +213,24 @@ def _weights(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
     nested = [key for key, value in weights.items() if value.is_nested]
     if nested:
         raise CheckpointError(f"{path}: {first_few(nested)} not dense floating point but nested; {_EXPECTED}")
-    stripped = dict(weights)
-    again = True
-    while again:
-        again = False
-        for prefix in _PREFIXES:
-            if all(key.startswith(prefix) for key in stripped):
-                stripped = {key[len(prefix) :]: value for key, value in stripped.items()}
-                again = True
-    return stripped
+    return _without_prefixes(dict(weights), path)
+
+
+def _without_prefixes(weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the state dict with what wrappers put before every key taken off, and AveragedModel's counter left out."""
+    for prefix in _PREFIXES:
+        below = {key[len(prefix) :]: value for key, value in weights.items() if key.startswith(prefix)}
+        others = [key for key in weights if not key.startswith(prefix)]
+        if not below:
+            continue
+        if not others or (prefix == "module." and others == [_COUNTER]):
+            return _without_prefixes(below, path)
+        if any(key.startswith("transformer.") for key in below):
+            raise CheckpointError(
+                f"{path} holds a model under the prefix {prefix!r} and besides it {first_few(others)}, which are no part "
+                "of one; save the model's own state dict without them"
+            )
+    return weights
 
 
 def _with_state(content: Mapping[Any, Any], keys: list[str]) -> frozenset[str] | None:
