@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--timeline",
         action="store_true",
-        help="when the audio made the prediction what it is; costs each sample about 130 forwards",
+        help="when the audio made the prediction what it is; costs each sample about 180 forwards",
     )
     add(
         "--margin",

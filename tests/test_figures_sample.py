@@ -280,3 +280,21 @@ def test_an_unguarded_script_can_use_the_pool_and_no_worker_imports_torch(tmp_pa
     needless = "any(m in sys.modules for m in ('torch', 'matplotlib.pyplot'))"
     check = f"import sys, qd_detr.gates.figures.sample_worker; sys.exit({needless})"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
+
+
+def test_contributions_get_a_panel_that_reaches_to_the_samples_own_largest(tmp_path: Path) -> None:
+    found = np.zeros((2, 12))
+    found[0, 3], found[1, 3], found[1, 7] = 0.25, 0.5, -0.125
+    data = make_sample("global", contributions=found)
+    shown = texts(plot_sample(data))
+    for text in ("Audio timeline", "+0.250", "+0.375", "+0.500", "\N{MINUS SIGN}0.500"):
+        assert text in shown
+    assert "Audio timeline" not in texts(plot_sample(make_sample("global")))
+    writer = SampleFigureWriter()
+    writer.write(make_sample("global", 3, contributions=np.ones((2, 12))), tmp_path / "before.png")
+    writer.write(data, tmp_path / "a.png")
+    save_figure(plot_sample(data), tmp_path / "b.png")
+    np.testing.assert_array_equal(pixels(tmp_path / "a.png"), pixels(tmp_path / "b.png"))
+    assert "0.000" in texts(plot_sample(make_sample("global", contributions=np.zeros((2, 12)))))
+    with pytest.raises(ValueError, match=r"contributions must have the shape \(2, 12\)"):
+        plot_sample(make_sample("global", contributions=np.zeros((2, 11))))

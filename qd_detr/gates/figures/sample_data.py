@@ -31,6 +31,7 @@ class SampleData:
         query: The sentence; None leaves it out.
         vid: The video's name; None leaves it out.
         injection: By kind |g * branch| / |residual|, (layers, C).
+        contributions: What each clip's audio contributed to the prediction, (layers, C): the audio timeline.
         true_windows_s: Ground-truth windows, (n, 2) seconds. None: the sample is not annotated.
         predicted_windows: Predicted windows, (n, 3): start and end in seconds, score; best first.
         predicted_saliency: (C,), in the model's own unit.
@@ -47,6 +48,7 @@ class SampleData:
     query: str | None = None
     vid: str | None = None
     injection: Mapping[str, ArrayLike] = field(default_factory=dict)
+    contributions: ArrayLike | None = None
     true_windows_s: ArrayLike | None = None
     predicted_windows: ArrayLike | None = None
     predicted_saliency: ArrayLike | None = None
@@ -110,6 +112,10 @@ class SampleData:
     def injection_of(self, kind: str) -> FloatArray | None:
         """Give the injection of a kind of gate, (layers, C); None if it is not given."""
         return self._checked(f"{kind}_injection", self.injection.get(kind), (self.n_layers, self.n_clips))
+
+    def timeline(self) -> FloatArray | None:
+        """Give the contributions, (layers, C); None if they are not given."""
+        return self._checked("contributions", self.contributions, (self.n_layers, self.n_clips))
 
     def _checked(self, name: str, value: ArrayLike | None, expected: tuple[int, ...]) -> FloatArray | None:
         if value is None:

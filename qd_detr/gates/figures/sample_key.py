@@ -28,6 +28,7 @@ class LayoutKey:
     truth: bool
     n_predictions: int
     saliency: tuple[bool, bool]
+    contributions: bool
     gates: tuple[tuple[str, bool], ...]  # kind, and whether its injection is shown
     saliency_max: float
 
@@ -47,6 +48,7 @@ class LayoutKey:
             data.true_windows_s is not None,
             0 if predictions is None else max(1, min(SHOWN_PREDICTIONS, len(predictions))),
             (data.predicted_saliency is not None, data.annotated_saliency is not None),
+            data.contributions is not None,
             tuple((kind, kind in data.injection) for kind in data.values),
             data.annotated_saliency_max,
         )

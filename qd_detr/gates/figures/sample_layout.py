@@ -26,6 +26,7 @@ from qd_detr.gates.figures.sample_panels import (
     ABOVE,
     ChannelStrip,
     ClipwiseStrip,
+    ContributionPanel,
     GlobalPanel,
     InjectionPanel,
     MomentsPanel,
@@ -102,6 +103,8 @@ class SampleLayout:
             self._panels.append(TruthMarks(axes, key, scale, on_colours=part == "strip"))
         if name == "saliency":
             self._panels.append(SaliencyPanel(axes, key, scale))
+        elif name == "contributions":
+            self._panels.append(ContributionPanel(axes, key, scale, height))
         elif part == "injection":
             self._panels.append(InjectionPanel(axes, key, scale, kind, height))
         elif part == "spread":
@@ -183,6 +186,8 @@ def _panel_heights(key: LayoutKey) -> dict[str, float]:
         heights["moments"] = 0.06 + 0.135 * (int(key.truth) + key.n_predictions)
     if any(key.saliency):
         heights["saliency"] = 0.62
+    if key.contributions:
+        heights["contributions"] = max(0.78, 0.135 * n)
     for kind, given in key.gates:
         if given:
             heights[f"{kind}_injection"] = max(0.78, 0.135 * n)

@@ -260,6 +260,37 @@ class SaliencyPanel(SamplePanel):
             artist.set_text(text)
 
 
+class ContributionPanel(SamplePanel):
+    """The audio timeline: what each clip's audio contributed to the prediction, a line per layer around 0."""
+
+    def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, height_in: float) -> None:
+        super().__init__(axes, key, scale)
+        axes.grid(axis="x")
+        axes.set_ylim(-1.06, 1.06)
+        axes.set_yticks([])
+        axes.axhline(0, color=style.FAINT_COLOUR, linewidth=0.6, zorder=1)
+        self.title("Audio timeline", "what a clip contributed to the prediction; below 0: against it")
+        self.side_title("sum")
+        self._lines = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=style.layer_colours(key.n_layers))
+        self._texts = self.side_legend(height_in)
+        place = axes.get_yaxis_transform()
+        self._ends = [
+            self.move(axes.text(-0.012, y, "", transform=place, va="center", ha="right", size=7.2)) for y in (-1, 1)
+        ]
+
+    def update(self, data: SampleData) -> None:
+        """Show a sample's contributions, up to its own largest: samples differ by orders of magnitude."""
+        found = data.timeline()
+        assert found is not None
+        top = float(np.abs(found).max())
+        height = found / top if top > 0 else found
+        self._lines.set_segments([stairs(data.clip_edges_s, row) for row in height])
+        for artist, row in zip(self._texts, found, strict=True):
+            artist.set_text(style.signed(float(row.sum()), 3))
+        for artist, end in zip(self._ends, (-top, top), strict=True):
+            artist.set_text(style.signed(end, 3) if top > 0 else "")
+
+
 class InjectionPanel(SamplePanel):
     """What a gate lets through, a line per layer."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.analysis.statistics import SampleRow
@@ -34,8 +35,13 @@ from qd_detr.gates.wording import Reason
 Figures = list[tuple[str, Reason | str]]
 
 
-def sample_data(context: SampleContext, entry: SampleGates) -> Iterator[SampleData]:
-    """Yield what a figure shows of an entry's samples; an entry of several gives one each."""
+def sample_data(
+    context: SampleContext, entry: SampleGates, contributions: NDArray[np.float64] | None = None
+) -> Iterator[SampleData]:
+    """Yield what a figure shows of an entry's samples; an entry of several gives one each.
+
+    contributions: those of an entry of one sample, (layers, clips).
+    """
     samples = list(entry.samples())
     query, line = context.query, context.line
     for b, sample in enumerate(samples):
@@ -51,6 +57,7 @@ def sample_data(context: SampleContext, entry: SampleGates) -> Iterator[SampleDa
             query=query.query if query else None,
             vid=query.vid if query else None,
             injection={kind: values[:, 0] for kind, values in sample.injection.items()},
+            contributions=contributions,
             true_windows_s=np.array(query.relevant_windows) if query and query.relevant_windows is not None else None,
             predicted_windows=np.array(line["pred_relevant_windows"]).reshape(-1, 3) if line else None,
             predicted_saliency=np.array(line["pred_saliency_scores"]) if line else None,
@@ -137,7 +144,8 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
 def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, options: OutputOptions) -> None:
     def items() -> Iterator[tuple[str, SampleData]]:
         for context in findings.contexts:
-            for b, data in enumerate(sample_data(context, findings.history[context.sample_id])):
+            found = findings.contributions.get(context.sample_id)
+            for b, data in enumerate(sample_data(context, findings.history[context.sample_id], found)):
                 # An entry of several samples gives its first figure the entry's name.
                 name = findings.names[context.sample_id if b == 0 else data.sample_id]
                 yield f"gate_analysis_{name}.{options.figure_format}", data
