@@ -1,11 +1,13 @@
 """Do audio share and timeline find what was planted? Models of each gating type, trained here on data of a fresh seed.
 
-    python -m benchmarks.planted_evidence [--seed 7] [--gating_types global clipwise elementwise noise] [--folder DIR]
+    python -m benchmarks.planted_evidence [--seed 7] [--n_epoch 50] [--folder DIR]
+        [--gating_types global clipwise elementwise noise]
 
 Printed per model: the AUC of the audio share for the videos whose audio is useful against the others, its mean on both,
 and on the useful videos the mean AUC of clips in which audio can decide (the event heard, and its look-alike, which its
-absence rules out) against all others, by the size of the contributions and by injection. "noise" is a clipwise model
-trained and run on audio that is noise. Takes about 2 minutes of CPU per model. What is in the folder already is used.
+absence rules out) against all others, by the size of the contributions (sum of |C| over layers) and by injection. "noise"
+is a clipwise model trained and run on audio that is noise. Takes about 2 minutes of CPU per model. What is in the folder
+already is used.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from qd_detr.gates.analysis.planted_truth import auc
 from qd_detr.gates.data.planted import (
     A_FEAT_DIR,
     CLIP_LENGTH_S,
+    TRAINING_OPTIONS,
     VAL_FILE,
     PlantedVideo,
     generate,
@@ -35,7 +38,7 @@ from qd_detr.gates.data.planted import (
 MODELS = ("global", "clipwise", "elementwise", "noise")
 
 
-def analysed(folder: Path, name: str, seed: int) -> Path:
+def analysed(folder: Path, name: str, seed: int, n_epoch: int) -> Path:
     """Train a model and run it over the validation split; return the results folder."""
     data, run, results = (folder / f"{name}_{part}" for part in ("data", "run", "results"))
     if not (results / "run_config.json").is_file():
@@ -45,7 +48,15 @@ def analysed(folder: Path, name: str, seed: int) -> Path:
                 _make_audio_noise(data / A_FEAT_DIR, seed)
         gating_type = "clipwise" if name == "noise" else name
         if not (run / "model_best.ckpt").is_file():
-            flags = [*training_flags(data), "--gating_type", gating_type, "--seed", str(seed)]
+            flags = [
+                *training_flags(data),
+                "--gating_type",
+                gating_type,
+                "--seed",
+                str(seed),
+                "--n_epoch",
+                str(n_epoch),
+            ]
             assert train.main([*flags, "--results_dir", str(run), "--quiet"]) == 0
         flags = ["--model_path", str(run / "model_best.ckpt"), "--data_path", str(data / VAL_FILE)]
         flags += ["--timeline", "--save_raw_data", "--no_figures", "--quiet", "--output_dir", str(results)]
@@ -76,8 +87,8 @@ def evidence(results: Path, truth: dict[int, PlantedVideo]) -> dict[str, float |
         decides = np.zeros(video.clips, bool)
         for start, end in (video.window, video.lookalike):
             decides[start // CLIP_LENGTH_S : end // CLIP_LENGTH_S] = True
-        found = arrays["prediction"][:, arrays["offsets"][i] : arrays["offsets"][i + 1]].sum(axis=0)
-        by_contribution.append(auc(np.abs(found).tolist(), decides.tolist()))
+        size = np.abs(arrays["prediction"][:, arrays["offsets"][i] : arrays["offsets"][i + 1]]).sum(axis=0)
+        by_contribution.append(auc(size.tolist(), decides.tolist()))
         layers = sorted((results / "raw_data").glob(f"{qid}_layer*_injection.npy"))
         injection = np.mean([np.load(path)[0] for path in layers], axis=0)
         by_injection.append(auc(injection.tolist(), decides.tolist()))
@@ -104,6 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Print a line per model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--n_epoch", type=int, default=TRAINING_OPTIONS["n_epoch"])
     parser.add_argument("--gating_types", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--folder", type=Path, help="where data, runs and results go (default: a temporary folder)")
     args = parser.parse_args(argv)
@@ -111,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.gating_types:
-            results = analysed(folder, name, args.seed)
+            results = analysed(folder, name, args.seed, args.n_epoch)
             numbers = evidence(results, read_truth(folder / f"{name}_data"))
             print(name, "  ".join(f"{key} {value:.3f}" for key, value in numbers.items()), flush=True)
     return 0

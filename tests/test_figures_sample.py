@@ -287,6 +287,9 @@ def test_contributions_get_a_panel_that_reaches_to_the_samples_own_largest(tmp_p
     found[0, 3], found[1, 3], found[1, 7] = 0.25, 0.5, -0.125
     data = make_sample("global", contributions=found)
     shown = texts(plot_sample(data))
+    said = "do not sum to the effect"
+    assert said not in shown
+    assert said in texts(plot_sample(make_sample("global", contributions=found, contributions_complete=False)))
     for text in ("Audio timeline", "+0.250", "+0.375", "+0.500", "\N{MINUS SIGN}0.500"):
         assert text in shown
     assert "Audio timeline" not in texts(plot_sample(make_sample("global")))

@@ -143,7 +143,7 @@ def test_the_demo_shows_the_event_and_its_lookalike_better_than_injection_does(t
     by_contributions, by_injection = [], []
     for i, one in enumerate(section["samples"]):
         video = truth[one["qid"]]
-        found = arrays["prediction"][:, arrays["offsets"][i] : arrays["offsets"][i + 1]].sum(axis=0)
+        found = arrays["prediction"][:, arrays["offsets"][i] : arrays["offsets"][i + 1]]
         assert found.sum() == pytest.approx(
             one["targets"]["prediction"]["effect"] + one["targets"]["prediction"]["residual"], abs=1e-5
         )
@@ -151,7 +151,7 @@ def test_the_demo_shows_the_event_and_its_lookalike_better_than_injection_does(t
         for start, end in (video.window, video.lookalike):
             decides[start // 2 : end // 2] = True
         injection = [np.load(out / f"raw_data/{one['qid']}_layer{layer}_injection.npy")[0] for layer in (0, 1)]
-        by_contributions.append(auc(np.abs(found).tolist(), decides.tolist()))
+        by_contributions.append(auc(np.abs(found).sum(axis=0).tolist(), decides.tolist()))
         by_injection.append(auc(np.mean(injection, axis=0).tolist(), decides.tolist()))
     assert np.mean(by_contributions) > 0.9
     assert np.mean(by_contributions) > np.mean(by_injection) + 0.1

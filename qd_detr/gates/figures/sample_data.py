@@ -32,6 +32,7 @@ class SampleData:
         vid: The video's name; None leaves it out.
         injection: By kind |g * branch| / |residual|, (layers, C).
         contributions: What each clip's audio contributed to the prediction, (layers, C): the audio timeline.
+        contributions_complete: Whether they sum to the effect within the bound.
         true_windows_s: Ground-truth windows, (n, 2) seconds. None: the sample is not annotated.
         predicted_windows: Predicted windows, (n, 3): start and end in seconds, score; best first.
         predicted_saliency: (C,), in the model's own unit.
@@ -49,6 +50,7 @@ class SampleData:
     vid: str | None = None
     injection: Mapping[str, ArrayLike] = field(default_factory=dict)
     contributions: ArrayLike | None = None
+    contributions_complete: bool = True
     true_windows_s: ArrayLike | None = None
     predicted_windows: ArrayLike | None = None
     predicted_saliency: ArrayLike | None = None

@@ -170,6 +170,8 @@ class SampleLayout:
         predictions = data.windows("predicted_windows", 3)
         if predictions is not None and len(predictions) > SHOWN_PREDICTIONS:
             parts.append(f"the best {SHOWN_PREDICTIONS} of {len(predictions)} predicted windows")
+        if not data.contributions_complete:
+            parts.append("the contributions do not sum to the effect within the bound")
         odd = sum(int((~np.isfinite(gate)).sum()) for kind in data.values for gate in data.gates(kind))
         if odd:
             parts.append(f"{style.counted(odd, 'gate value')} not finite (grey)")

@@ -36,11 +36,14 @@ Figures = list[tuple[str, Reason | str]]
 
 
 def sample_data(
-    context: SampleContext, entry: SampleGates, contributions: NDArray[np.float64] | None = None
+    context: SampleContext,
+    entry: SampleGates,
+    contributions: NDArray[np.float64] | None = None,
+    complete: bool = True,
 ) -> Iterator[SampleData]:
     """Yield what a figure shows of an entry's samples; an entry of several gives one each.
 
-    contributions: those of an entry of one sample, (layers, clips).
+    contributions: those of an entry of one sample, (layers, clips); complete, whether they sum to the effect.
     """
     samples = list(entry.samples())
     query, line = context.query, context.line
@@ -58,6 +61,7 @@ def sample_data(
             vid=query.vid if query else None,
             injection={kind: values[:, 0] for kind, values in sample.injection.items()},
             contributions=contributions,
+            contributions_complete=complete,
             true_windows_s=np.array(query.relevant_windows) if query and query.relevant_windows is not None else None,
             predicted_windows=np.array(line["pred_relevant_windows"]).reshape(-1, 3) if line else None,
             predicted_saliency=np.array(line["pred_saliency_scores"]) if line else None,
@@ -142,10 +146,14 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
 
 
 def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, options: OutputOptions) -> None:
+    timelines = findings.sections.get("timeline", {}).get("samples", [])
+    incomplete = {one["qid"] for one in timelines if not one["targets"]["prediction"]["complete"]}
+
     def items() -> Iterator[tuple[str, SampleData]]:
         for context in findings.contexts:
             found = findings.contributions.get(context.sample_id)
-            for b, data in enumerate(sample_data(context, findings.history[context.sample_id], found)):
+            complete = context.sample_id not in incomplete
+            for b, data in enumerate(sample_data(context, findings.history[context.sample_id], found, complete)):
                 # An entry of several samples gives its first figure the entry's name.
                 name = findings.names[context.sample_id if b == 0 else data.sample_id]
                 yield f"gate_analysis_{name}.{options.figure_format}", data
