@@ -734,3 +734,10 @@ def test_a_real_model_in_foreign_classes_gives_its_recorded_gates(shared, gating
     video, audio = torch.randn(2, 2, 9, 256, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(model.avigate_fusion(video, audio), loaded.fusion(video, audio), atol=1e-6, rtol=0)
+
+
+def test_a_compiled_fusion_is_refused_by_name():
+    model = torch.nn.Module()
+    model.mixer = torch.compile(AVIGATEFusionCustom(16, 16, 16, 2, 1, "clipwise"), backend="eager")
+    with pytest.raises(CheckpointError, match=r"fusion mixer is compiled \(torch\.compile\)"):
+        adapt_legacy_model(model)

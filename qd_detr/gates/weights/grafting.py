@@ -91,6 +91,13 @@ def _the_fusion(model: nn.Module) -> tuple[str, nn.Module]:
             f"({first_few([name or '(the model itself)' for name, _ in fusions])}); give a module that holds one"
         )
     name, fusion = fusions[0]
+    compiled = [key for key, module in model.named_modules() if getattr(module, "_orig_mod", None) is fusion]
+    if compiled:
+        raise CheckpointError(
+            f"the fusion {compiled[0] or '(the model itself)'} is compiled (torch.compile): its wrapper goes on calling "
+            "the module it was made of, so nothing put in its place would run. Give the model as it was before "
+            "torch.compile, and compile the adapted one"
+        )
     if not name and not isinstance(fusion, AVIGATEFusionCustom):
         raise CheckpointError(
             "this is the fusion itself; give the model that holds it, so that it can be replaced there"
