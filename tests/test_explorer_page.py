@@ -166,8 +166,10 @@ def test_the_whole_walk_by_keyboard_alone_with_a_korean_input_method(small, page
     # A sentence is typed into the search field: while it is composed, and after, letters are letters.
     page.press("KeyF", key="ㄹ")
     page.call("Input.imeSetComposition", text="하", selectionStart=1, selectionEnd=1)
-    page.press("KeyJ", key="Process")
+    page.press("KeyL", key="Process")
     page.call("Input.insertText", text="하")
+    page.press("KeyL", key="ㅣ")
+    assert page.evaluate("document.documentElement.lang") == "en"
     assert page.evaluate(OPEN) == best
     assert page.evaluate("explorer.state.text").endswith("하")
     assert page.evaluate("explorer.table.order.length") == 0
