@@ -167,6 +167,7 @@ def test_the_whole_walk_by_keyboard_alone_with_a_korean_input_method(small, page
     page.press("KeyF", key="ㄹ")
     page.call("Input.imeSetComposition", text="하", selectionStart=1, selectionEnd=1)
     page.press("KeyL", key="Process")
+    assert page.evaluate("document.documentElement.lang") == "en"
     page.call("Input.insertText", text="하")
     page.press("KeyL", key="ㅣ")
     assert page.evaluate("document.documentElement.lang") == "en"
