@@ -48,7 +48,7 @@ def facts_of_run(
             "data": _name(notes.get("data")),
             "gating": facts.gating_type,
             "layers": facts.num_layers,
-            "note": facts.gating_note,
+            "note": in_english(facts.gating_note),
         },
         "findings": {language: _findings(findings, language) for language in LANGUAGES},
         "metrics": [
