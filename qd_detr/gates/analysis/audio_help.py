@@ -13,6 +13,7 @@ from typing import Any
 from qd_detr.gates.analysis.effects import ScoredSweep, condition_effects, dose_curve, prediction_changes, score_sweep
 from qd_detr.gates.analysis.flips import flip_columns, flips
 from qd_detr.gates.analysis.gate_relations import gate_explanation, per_query_effects
+from qd_detr.gates.analysis.group_effects import group_effects
 from qd_detr.gates.analysis.intervals import Interval
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL
 from qd_detr.gates.analysis.slice_effects import slice_effects
@@ -34,6 +35,7 @@ def audio_help(
     level: float = LEVEL,
     margin: float = MARGIN_POINTS,
     contrasts: Mapping[str, str] | None = None,
+    shares: Mapping[SampleId, float | None] | None = None,
 ) -> dict[str, Any]:
     """Return all that a sweep says about the audio, JSON-ready.
 
@@ -44,13 +46,15 @@ def audio_help(
         seed: of the resampling. draws, level: likewise.
         margin: percent points within which an effect counts as none.
         contrasts: what the baseline is compared with, the primary one first; None: the ways to be without audio.
+        shares: per qid the audio's share of the prediction, where it was computed.
 
     Returns:
         {"gates_recorded": "after" the intervention, "n_queries", "n_labelled", "n_source_videos",
         "bootstrap": {"draws", "level", "seed", "clusters"}, "metrics": {"available", "reason", "names", "primary",
         "baseline": {metric: percent}}, "conditions": see `condition_effects`, "dose_curve": see `dose_curve`,
-        "margin", "verdict": see `verdicts`, "flips": see `flips`, "interactions": see `layer_interactions`,
-        "calibration": see `calibration`, "slices": see `slice_effects`, "explanation": see `gate_explanation`}.
+        "margin", "verdict": see `verdicts`, "groups": see `group_effects`, "flips": see `flips`,
+        "interactions": see `layer_interactions`, "calibration": see `calibration`,
+        "slices": see `slice_effects`, "explanation": see `gate_explanation`}.
         Without labels the last six are [] or None and "reason" says why.
     """
     sweep = score_sweep(run, dset_name, clip_length_s, contrasts)
@@ -74,6 +78,7 @@ def audio_help(
         "dose_curve": dose_curve(records),
         "margin": margin,
         "verdict": verdicts(sweep, records, of_slices),
+        "groups": group_effects(sweep, shares, seed, margin=margin, **settings),
         "flips": flips(sweep, seed, **settings),
         "interactions": layer_interactions(sweep, seed, **settings),
         "calibration": calibration(sweep, seed, **settings),

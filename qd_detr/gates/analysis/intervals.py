@@ -2,11 +2,15 @@
 
 Letters: n queries, C clusters (source videos), D draws.
 
-- 10 and more clusters: the expanded percentile interval (Hesterberg 2015, "What teachers should know about the
-  bootstrap", The American Statistician 69(4)). The bootstrap's own distribution is too narrow by sqrt((C - 1) / C) and
-  has normal, not t, tails, so the quantiles are taken at Phi(-t_{C-1} sqrt(C / (C - 1))).
-- 6 to 9: estimate +- t_{C-1} SE, with the clustered standard error of the linearised statistic.
-- Below 6: the estimate alone. No interval of so few clusters keeps what it promises (benchmarks/verdict_rates.py).
+- 6 to 9 clusters: estimate +- t_{C-1} SE, with the clustered standard error of the linearised statistic. Where few
+  queries change, those that were not drawn are missing from the scatter as well: SE^2 is the clustered variance plus
+  the square of what one more cluster would add, were it as far off as the farthest of those seen.
+- 10 and more: from the lower to the upper end of that interval and of the expanded percentile interval (Hesterberg
+  2015, "What teachers should know about the bootstrap", The American Statistician 69(4)), and the larger of the two p
+  values. The bootstrap's own distribution is too narrow by sqrt((C - 1) / C) and has normal, not t, tails, so the
+  quantiles are taken at Phi(-t_{C-1} sqrt(C / (C - 1))). Either alone misses skewed effects of 10 to 20 videos too
+  often (benchmarks/verdict_rates.py).
+- Below 6: the estimate alone. No interval of so few clusters keeps what it promises.
 - All clusters show one value: nothing is left to resample. If a share of pi of the videos were otherwise, C videos
   would hide it with probability (1 - pi)^C <= 5 % from pi = 3 / C on (the rule of three, Hanley and Lippman-Hand 1983,
   JAMA 249(13)); between the least and the greatest value that a query can have, that bounds the mean.
@@ -37,7 +41,7 @@ class Interval(TypedDict):
     p: float | None
     equivalence_low: float | None  # the interval of two one-sided tests, at level 2 * level - 1
     equivalence_high: float | None
-    standard_error: float | None  # clustered
+    standard_error: float | None  # clustered, with room for a cluster that was not seen
     design_effect: float | None  # the clustered variance over that of as many unrelated queries
     rule_of_three: float | None  # where all source videos show one value: up to this share of videos could be otherwise
     n: int  # queries with a value
@@ -50,8 +54,8 @@ class Interval(TypedDict):
 class Spread(TypedDict):
     """How an estimate scatters, from the sums of its clusters: in units of the estimate."""
 
-    standard_error: float
-    design_effect: float
+    standard_error: float  # with room for one more cluster like the one that is farthest off
+    design_effect: float  # without
     largest: float  # by how much the cluster that moves the estimate most does so
 
 
@@ -59,11 +63,12 @@ def spread_of(parts: NDArray[np.float64], sums: NDArray[np.float64]) -> Spread:
     """Return the scatter of a linear statistic from each query's part in it (n,) and the clusters' sums of them (C,)."""
     n, n_clusters = len(parts), len(sums)
     variance = n_clusters / max(n_clusters - 1, 1) * float((sums * sums).sum())
+    largest = float(np.abs(sums).max(initial=0.0))
     unrelated = n / max(n - 1, 1) * float((parts * parts).sum())
     return {
-        "standard_error": math.sqrt(variance),
+        "standard_error": math.hypot(math.sqrt(variance), largest),
         "design_effect": variance / unrelated if unrelated else 1.0,
-        "largest": float(np.abs(sums).max(initial=0.0)),
+        "largest": largest,
     }
 
 
@@ -164,21 +169,26 @@ def _same_everywhere(result: Interval, bounds: tuple[float, float] | None) -> In
 def _percentiles(
     estimate: float, drawn: NDArray[np.float64], error: float, df: int, level: float
 ) -> tuple[float, float, float]:
-    """Return the expanded percentile interval and the p value at which its edge would reach 0."""
+    """Return what the expanded percentile interval and the t interval hold together, and the larger p value.
+
+    The percentile interval's p value is that at which its edge would reach 0.
+    """
     widen = math.sqrt((df + 1) / df)
     tail = NORMAL.cdf(t_quantile((1 - level) / 2, df) * widen)
     low, high = np.quantile(drawn, [tail, 1 - tail])
     # Draws at exactly 0 count for both sides, so p < 1 - level means that the interval leaves 0 out.
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     share = min((1 + int(beyond)) / (1 + drawn.size), 0.5)
-    return float(low), float(high), min(1.0, 2 * t_cdf(NORMAL.inv_cdf(share) / widen, df))
+    p = min(1.0, 2 * t_cdf(NORMAL.inv_cdf(share) / widen, df))
+    of_t = _student(estimate, drawn, error, df, level)
+    return min(float(low), of_t[0]), max(float(high), of_t[1]), max(p, of_t[2])
 
 
 def _student(
     estimate: float, drawn: NDArray[np.float64], error: float, df: int, level: float
 ) -> tuple[float, float, float]:
     half = -t_quantile((1 - level) / 2, df) * error
-    return estimate - half, estimate + half, min(1.0, 2 * t_cdf(-abs(estimate) / error, df))
+    return float(estimate - half), float(estimate + half), min(1.0, 2 * t_cdf(-abs(estimate) / error, df))
 
 
 def _equivalence(estimate: float, spread: Spread, df: int, level: float) -> tuple[float, float]:
@@ -188,5 +198,5 @@ def _equivalence(estimate: float, spread: Spread, df: int, level: float) -> tupl
     more cluster that moves the estimate as far as the farthest of those seen. With thousands of queries it is nothing.
     """
     unseen = spread["largest"]
-    half = unseen - t_quantile(1 - level, df) * math.hypot(spread["standard_error"], unseen)
-    return estimate - half, estimate + half
+    half = unseen - t_quantile(1 - level, df) * spread["standard_error"]
+    return float(estimate - half), float(estimate + half)

@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of
 from qd_detr.gates.analysis.ranks import average_ranks
+from qd_detr.gates.analysis.student import t_cdf
 from qd_detr.gates.wording import Reason
 
 DRAWS = 10_000
@@ -129,7 +130,8 @@ def contrast_bootstrap(
 ) -> list[Interval]:
     """Return the mean over part of the queries minus the mean over all others, with its interval, one per column.
 
-    `n_clusters` is the number of source videos of the smaller side: it decides whether there is an interval.
+    `n_clusters` is the number of source videos of the smaller side: it decides whether there is an interval. The p
+    value is no smaller than that of a t test in which both sides scatter alike.
 
     Args:
         values: (n,) or (n, K), finite.
@@ -153,18 +155,30 @@ def contrast_bootstrap(
         drawn = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]  # (D, K)
         means = [(given * side).sum(axis=0) / count for side, count in zip(sides, counts, strict=True)]
         shares = [side * (given - mean) / count for side, mean, count in zip(sides, means, counts, strict=True)]
-    return [
-        _mean_interval(
-            means[0][k] - means[1][k],
-            drawn[:, k],
-            shares[0][:, k] - shares[1][:, k],
-            np.ones(len(given), dtype=bool),
-            members,
-            level,
-            n_clusters=min(len(np.unique(members[side[:, k]])) for side in sides),
+    found = []
+    for k in range(columns):
+        n_clusters = min(len(np.unique(members[side[:, k]])) for side in sides)
+        everyone = np.ones(len(given), dtype=bool)
+        parts_k = shares[0][:, k] - shares[1][:, k]
+        one = _mean_interval(
+            means[0][k] - means[1][k], drawn[:, k], parts_k, everyone, members, level, n_clusters=n_clusters
         )
-        for k in range(columns)
-    ]
+        if one["p"] is not None and one["estimate"]:
+            error = _alike_error(given[:, k], members, [int(count[k]) for count in counts])
+            p = min(1.0, 2 * t_cdf(-abs(one["estimate"]) / error, n_clusters - 1)) if error else 0.0
+            one["p"] = max(one["p"], p)
+        found.append(one)
+    return found
+
+
+def _alike_error(values: NDArray[np.float64], members: NDArray[np.intp], counts: Sequence[int]) -> float:
+    """Return the standard error of a difference between parts of these sizes if both were alike.
+
+    A small part in which no query happens to change has no scatter of its own, and any difference would stand.
+    """
+    parts = (values - values.mean()) / len(values)
+    effect = max(1.0, spread_of(parts, np.bincount(members, parts).astype(np.float64))["design_effect"])
+    return math.sqrt(effect * float(values.var(ddof=1)) * sum(1 / count for count in counts))
 
 
 def _mean_interval(

@@ -164,7 +164,10 @@ def _run_conditions(prepared: PreparedRun, findings: RunFindings) -> dict[str, d
         findings.sections["audio_share"] = audio_share(swept)
         columns |= share_columns(findings.sections["audio_share"])
     effects = swept.of_audio()
-    findings.sections["audio_help"] = audio_help(effects, seed=request.seed, margin=request.margin, **what)
+    shares = _shares(findings.sections.get("audio_share"))
+    findings.sections["audio_help"] = audio_help(
+        effects, seed=request.seed, margin=request.margin, shares=shares, **what
+    )
     findings.sections["interventions"] = to_plain(
         [condition.intervention for condition in effects.conditions if condition.intervention is not None]
     )
@@ -178,6 +181,12 @@ def _first_windows(swept: SweepRun, name: str) -> ConditionWindows:
         for query, line in zip(swept.queries, lines, strict=True)
     }
     return ConditionWindows(name, swept.same_as.get(name), first)
+
+
+def _shares(section: dict[str, Any] | None) -> dict[SampleId, float | None] | None:
+    if section is None:
+        return None
+    return {one["qid"]: one["windows"]["share"] for one in section["samples"]}
 
 
 def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
