@@ -7,7 +7,7 @@ silence the model hears nothing at all, but its gates answer to a silence they w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from qd_detr.gates.analysis.effects import ScoredSweep, condition_effects, dose_curve, prediction_changes, score_sweep
@@ -36,6 +36,7 @@ def audio_help(
     margin: float = MARGIN_POINTS,
     contrasts: Mapping[str, str] | None = None,
     shares: Mapping[SampleId, float | None] | None = None,
+    own_slices: Mapping[str, Collection[str]] | None = None,
 ) -> dict[str, Any]:
     """Return all that a sweep says about the audio, JSON-ready.
 
@@ -47,6 +48,7 @@ def audio_help(
         margin: percent points within which an effect counts as none.
         contrasts: what the baseline is compared with, the primary one first; None: the ways to be without audio.
         shares: per qid the audio's share of the prediction, where it was computed.
+        own_slices: per name the qids, as text, of a slice beside those of `slices`.
 
     Returns:
         {"gates_recorded": "after" the intervention, "n_queries", "n_labelled", "n_source_videos",
@@ -60,7 +62,7 @@ def audio_help(
     sweep = score_sweep(run, dset_name, clip_length_s, contrasts)
     settings: dict[str, Any] = {"draws": draws, "level": level}
     records = condition_effects(sweep, seed, margin=margin, **settings)
-    of_slices = slice_effects(sweep, seed, **settings)
+    of_slices = slice_effects(sweep, seed, own=own_slices, **settings)
     return {
         "gates_recorded": GATES_RECORDED,
         "n_queries": len(run.queries),

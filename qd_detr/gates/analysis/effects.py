@@ -133,9 +133,9 @@ def line_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
     "first_window_changed" and "top_clip_changed" are 100 where the first window's times, the clip of highest saliency
     (first of equals), are others, else 0; "first_window_iou" is the IoU of the two first windows, 1 if they are equal.
     """
-    first = np.array([line["pred_relevant_windows"][0][:2] for line in before])  # (N, 2)
-    other = np.array([line["pred_relevant_windows"][0][:2] for line in after])
-    equal = (first == other).all(axis=1)
+    first, other = (_first_windows(lines) for lines in (before, after))  # (N, 2)
+    equal = ((first == other) | (np.isnan(first) & np.isnan(other))).all(axis=1)
+    first, other = np.nan_to_num(first), np.nan_to_num(other)  # no window: one without length, which overlaps nothing
     overlap = np.minimum(first[:, 1], other[:, 1]) - np.maximum(first[:, 0], other[:, 0])
     overlap = np.maximum(overlap, 0.0)
     union = np.diff(first)[:, 0] + np.diff(other)[:, 0] - overlap
@@ -146,6 +146,12 @@ def line_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
         "first_window_iou": np.where(equal, 1.0, iou),
         "top_clip_changed": 100.0 * (np.array(top[0]) != np.array(top[1])),
     }
+
+
+def _first_windows(lines: Sequence[Mapping[str, Any]]) -> Array:
+    """Return the first windows (N, 2), NaN where a prediction has none."""
+    rows = [line["pred_relevant_windows"] for line in lines]
+    return np.array([row[0][:2] if len(row) else (np.nan, np.nan) for row in rows], dtype=np.float64).reshape(-1, 2)
 
 
 def condition_effects(

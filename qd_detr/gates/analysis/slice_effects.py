@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,29 @@ from qd_detr.gates.analysis.slices import Slice, slices
 from qd_detr.gates.data.datasets import dataset_of
 
 
-def slices_of(sweep: ScoredSweep) -> dict[str, Slice]:
-    """Return the slices that hold a labelled query, by name, each a mask over the n labelled queries."""
+def slices_of(sweep: ScoredSweep, own: Mapping[str, Collection[str]] | None = None) -> dict[str, Slice]:
+    """Return the slices that hold a labelled query, by name, each a mask over the n labelled queries.
+
+    Args:
+        sweep: the scores.
+        own: per name the qids, as text, of a slice of one's own.
+    """
     queries = sweep.labelled_queries
     windows = [query.relevant_windows or () for query in queries] if dataset_of(sweep.dset_name).moments else None
     parts = slices(windows, [query.duration_s for query in queries], [query.query for query in queries])
+    for name, qids in (own or {}).items():
+        parts[name] = Slice(name, np.array([str(query.qid) in qids for query in queries], dtype=bool))
     return {name: part for name, part in parts.items() if part.mask.any()}
 
 
 def slice_effects(
-    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL, rate: float = 0.05
+    sweep: ScoredSweep,
+    seed: int,
+    *,
+    own: Mapping[str, Collection[str]] | None = None,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    rate: float = 0.05,
 ) -> list[dict[str, Any]]:
     """Return the effect on each slice of the labelled queries, and by how much it differs from that on the others.
 
@@ -33,7 +47,7 @@ def slice_effects(
     """
     if not sweep.scored or not sweep.contrasts:
         return []
-    parts = slices_of(sweep)
+    parts = slices_of(sweep, own)
     keys = [(name, contrast, metric) for name in parts for contrast in sweep.contrasts for metric in sweep.metrics]
     masks = np.stack([parts[name].mask for name, _, _ in keys], axis=1)  # (n, keys)
     effects = np.stack([sweep.effect(contrast, metric) for _, contrast, metric in keys], axis=1)

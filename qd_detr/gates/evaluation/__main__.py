@@ -1,4 +1,4 @@
-"""`python -m qd_detr.gates.evaluation`: metrics of a submission file as a JSON file."""
+"""`python -m qd_detr.gates.evaluation`: metrics of a submission file, and its effects against others, as JSON files."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, exit_status, program, say
-from qd_detr.gates.data.annotations import read_annotations
+from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.datasets import DATASETS
-from qd_detr.gates.errors import RequestError
+from qd_detr.gates.errors import MissingFileError, RequestError
 from qd_detr.gates.evaluation.benchmarks import benchmark_of
 from qd_detr.gates.evaluation.report import write_metrics
 from qd_detr.gates.evaluation.scoring import saliency_missing
 from qd_detr.gates.evaluation.submission import read_submission
+from qd_detr.gates.files import to_json, write_whole
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +36,31 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--clip_length_s", type=_seconds, default=2.0, help="seconds per saliency clip (default: %(default)g)"
     )
+    add = parser.add_argument
+    add(
+        "--against",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="predictions without the audio, to compare with; may be given several times, the first is the primary one",
+    )
+    add("--effects", type=Path, metavar="FILE", help="effects file to write with --against, .json")
+    add(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="also report the effect on the queries whose qids FILE holds, one a line; may be given several times",
+    )
+    add(
+        "--margin",
+        type=float,
+        default=1.0,
+        metavar="POINTS",
+        help="percent points of a metric within which an effect counts as none (default: 1)",
+    )
+    add("--seed", type=int, default=0, help="of the resampling (default: 0)")
     return parser
 
 
@@ -44,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    _check_output(args.output, (args.submission, args.annotations))
+    inputs = (args.submission, args.annotations, *args.against)
+    _check_output(args.output, inputs, "--output")
+    if args.against:
+        _check_comparison(args, inputs)
+    elif args.effects is not None or args.slice:
+        raise RequestError("--effects and --slice go with --against FILE: predictions to compare with")
     predictions = read_submission(args.submission)
     queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
     metrics = benchmark_of(args.dset_name).score(predictions, queries, args.clip_length_s).metrics
@@ -57,15 +89,75 @@ def _evaluate(args: argparse.Namespace) -> None:
             f"highlight metrics: not computed, {missing} of {len(queries)} annotations have windows and no "
             "saliency_scores with relevant_clip_ids"
         )
+    if args.against:
+        _write_effects(args, predictions, queries)
 
 
-def _check_output(path: Path, inputs: Sequence[Path]) -> None:
+def _write_effects(args: argparse.Namespace, predictions: list[dict[str, Any]], queries: list[Query]) -> None:
+    from qd_detr.gates.analysis.submission_effects import submission_effects
+    from qd_detr.gates.results.report.wording import in_english
+
+    found = submission_effects(
+        predictions,
+        {name: read_submission(path) for name, path in _names(args.against).items()},
+        queries,
+        dset_name=args.dset_name,
+        clip_length_s=args.clip_length_s,
+        seed=args.seed,
+        margin=args.margin,
+        own_slices={name: _qids(path) for name, path in map(_slice, args.slice)},
+    )
+    write_whole(args.effects, to_json(in_english(found)))
+    for one in found["verdict"]:
+        effect = one["effect"]
+        low, high = (("-" if side is None else f"{side:+.2f}") for side in (effect["low"], effect["high"]))
+        print(
+            f"{one['metric']} against {one['without']}: {effect['estimate']:+.2f} ({low} to {high}), {one['verdict']}"
+        )
+
+
+def _check_comparison(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
+    if args.effects is None:
+        raise RequestError("--against needs --effects FILE, the file to write")
+    _check_output(args.effects, (*inputs, args.output), "--effects")
+    if not 0 < args.margin <= 100:
+        raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {args.margin:g}")
+    files = [path.resolve() for path in (args.submission, *args.against)]
+    if len(set(files)) < len(files):
+        raise RequestError("--submission and --against name one file twice; give each once")
+
+
+def _names(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return the files by name, by whole path where names repeat or are the word for the submission itself."""
+    names = [path.name for path in paths]
+    return {
+        path.name if names.count(path.name) == 1 and path.name != "baseline" else str(path.resolve()): path
+        for path in paths
+    }
+
+
+def _slice(text: str) -> tuple[str, Path]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise RequestError(f"--slice {text}: expected NAME=FILE")
+    return name, Path(path)
+
+
+def _qids(path: Path) -> set[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MissingFileError(f"--slice: {path} cannot be read as text ({error})") from None
+    return {line.strip() for line in lines if line.strip()}
+
+
+def _check_output(path: Path, inputs: Sequence[Path], flag: str) -> None:
     if path.is_dir():
-        raise RequestError(f"--output {path} is a folder; give the path of a file")
+        raise RequestError(f"{flag} {path} is a folder; give the path of a file")
     if path.resolve() in [given.resolve() for given in inputs]:
-        raise RequestError(f"--output {path} is an input of this command and would be overwritten; give another path")
+        raise RequestError(f"{flag} {path} is an input of this command and would be overwritten; give another path")
     if not path.parent.is_dir():
-        raise RequestError(f"--output {path}: there is no folder {path.parent}; make it first")
+        raise RequestError(f"{flag} {path}: there is no folder {path.parent}; make it first")
 
 
 def _seconds(text: str) -> float:
