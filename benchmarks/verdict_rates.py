@@ -8,6 +8,10 @@ sets, intervals that cover the truth in at least 93 % from 10 source videos on, 
 the effect is as large as the margin, 80 +- 3 % power at the minimum detectable effect that the data state, and a slice
 that is said to differ in at most 5 % of the data sets in which all slices are alike.
 
+Measured with 2,000 data sets a line: false helps or hurts 0 to 3.5 % at 2 to 90 source videos; coverage 94.3 to 100 % at
+10, 20 and 90; false equivalent 0 to 2.1 %; power 79.5 to 83.0 % at 90 and 474 source videos, 73.4 to 81.5 % at 20; a slice
+said to differ 0 to 0.4 %; two groups said of one mode 0 to 2.5 %. Two minutes on one core.
+
 Data sets that share their cluster sizes, and the draws of the bootstrap, are columns of one call.
 """
 

@@ -81,7 +81,7 @@ def test_annotations_of_a_part_take_a_full_submission_and_the_other_way_round_is
     before, after = lines_of(run, "baseline"), lines_of(run, ATTENTION_OFF)
     part = submission_effects(before, {"off": after}, run.queries[:30], draws=100)
     assert (part["n_queries"], part["verdict"][0]["effect"]["n"]) == (30, 30)
-    with pytest.raises(DataError, match="off: the submission lacks 10"):
+    with pytest.raises(DataError, match="off does not fit the annotations: the submission lacks 10"):
         submission_effects(before, {"off": after[:30]}, run.queries, draws=100)
 
 

@@ -11,6 +11,7 @@ from qd_detr.gates.analysis.effects import ScoredSweep
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, contrast_bootstrap, false_discovery, ratio_bootstrap
 from qd_detr.gates.analysis.slices import Slice, slices
 from qd_detr.gates.data.datasets import dataset_of
+from qd_detr.gates.wording import Reason
 
 
 def slices_of(sweep: ScoredSweep, own: Mapping[str, Collection[str]] | None = None) -> dict[str, Slice]:
@@ -24,7 +25,9 @@ def slices_of(sweep: ScoredSweep, own: Mapping[str, Collection[str]] | None = No
     windows = [query.relevant_windows or () for query in queries] if dataset_of(sweep.dset_name).moments else None
     parts = slices(windows, [query.duration_s for query in queries], [query.query for query in queries])
     for name, qids in (own or {}).items():
-        parts[name] = Slice(name, np.array([str(query.qid) in qids for query in queries], dtype=bool))
+        parts[name] = Slice(
+            Reason("slice.own", {"name": name}), np.array([str(query.qid) in qids for query in queries], dtype=bool)
+        )
     return {name: part for name, part in parts.items() if part.mask.any()}
 
 

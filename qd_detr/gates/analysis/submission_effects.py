@@ -86,6 +86,8 @@ def _in_order(lines: Lines, queries: Sequence[Query], name: str) -> list[Mapping
     try:
         pair_by_qid(kept, queries)
     except DataError as error:
-        raise DataError(f"{'--submission' if name == BASELINE else name}: {error}") from None
+        raise DataError(
+            f"{'--submission' if name == BASELINE else name} does not fit the annotations: {error}"
+        ) from None
     by_qid = {str(line["qid"]): line for line in kept}
     return [by_qid[str(query.qid)] for query in queries]

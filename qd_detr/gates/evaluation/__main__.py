@@ -111,9 +111,7 @@ def _write_effects(args: argparse.Namespace, predictions: list[dict[str, Any]], 
     for one in found["verdict"]:
         effect = one["effect"]
         low, high = (("-" if side is None else f"{side:+.2f}") for side in (effect["low"], effect["high"]))
-        print(
-            f"{one['metric']} against {one['without']}: {effect['estimate']:+.2f} ({low} to {high}), {one['verdict']}"
-        )
+        say(f"{one['metric']} against {one['without']}: {effect['estimate']:+.2f} ({low} to {high}), {one['verdict']}")
 
 
 def _check_comparison(args: argparse.Namespace, inputs: Sequence[Path]) -> None:

@@ -272,6 +272,7 @@ EN = {
     "slice.video_shorter": "videos shorter than {length:g} s",
     "slice.sound_words": "queries with a word of sound (a list of {n})",
     "slice.no_sound_words": "queries without a word of sound",
+    "slice.own": "queries listed as {name}",
     "figures.left_out": "Figures were left out, as asked.",
     "figures.overall": "Distribution of all gates, mean and spread per layer.",
     "figures.layers": "Distribution per layer and gate.",

@@ -259,6 +259,7 @@ KO = {
     "slice.video_shorter": "{length:g}초보다 짧은 비디오",
     "slice.sound_words": "소리와 관련된 단어가 있는 쿼리(단어 {n}개의 목록)",
     "slice.no_sound_words": "소리와 관련된 단어가 없는 쿼리",
+    "slice.own": "{name} 목록의 쿼리",
     "figures.left_out": "요청에 따라 그림을 그리지 않았습니다.",
     "figures.overall": "모든 게이트의 분포, 레이어별 평균과 퍼짐.",
     "figures.layers": "레이어와 게이트별 분포.",
