@@ -8,6 +8,11 @@ and on the useful videos the mean AUC of clips in which audio can decide (the ev
 absence rules out) against all others, by the size of the contributions (sum of |C| over layers) and by injection. "noise"
 is a clipwise model trained and run on audio that is noise. Takes about 2 minutes of CPU per model. What is in the folder
 already is used.
+
+Seed 7, training stopped early (global 25 epochs, clipwise and elementwise 29 of 50, noise 25): AUC of the share 1.000,
+1.000, 1.000, mean share of the noise model 0.005; AUC of the contributions 0.949, 0.902, 0.778, of injection 0.27, 0.24,
+0.27. The look-alike is found (0.997 and above), the event less: these models rest on the sound that is missing. Plain
+occlusion of one clip, without any gradient, says the same of the same models (0.92, 0.80, 0.85 on 14 videos).
 """
 
 from __future__ import annotations
