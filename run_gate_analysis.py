@@ -34,6 +34,22 @@ if TYPE_CHECKING:
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 
+# How --help groups the flags; what is in none of them stands under "options".
+_GROUPS = {
+    "input": ("model_path", "data_path", "legacy_model", "config_path", "gating_type", "family", "demo"),
+    "features": ("feature_root", "v_feat_dirs", "t_feat_dir", "a_feat_dir", "skip_missing", "missing_list"),
+    "what to do": (
+        *("max_samples", "analyze_samples", "compare_samples", "compare_runs", "legacy_batches"),
+        *("interventions", "ablate", "audio", "timeline", "margin", "no_effects"),
+    ),
+    "output": (
+        *("output_dir", "save_raw_data", "no_figures", "figure_format", "no_explorer", "quiet", "lang"),
+        "resume",
+    ),
+    "effort": ("batch_size", "history_memory", "device", "seed"),
+}
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = Parser(
@@ -41,7 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
         description="Run a model over annotated queries with its gates recorded, and write the analysis.",
         allow_abbrev=False,
     )
-    add = parser.add_argument
+    groups = {title: parser.add_argument_group(title) for title in _GROUPS}
+
+    def add(flag: str, **settings: Any) -> None:
+        title = next((title for title, flags in _GROUPS.items() if flag[2:] in flags), None)
+        (groups[title] if title else parser).add_argument(flag, **settings)
+
     add("--model_path", type=Path, help="checkpoint, .ckpt or .pth")
     add("--data_path", type=Path, help="annotations, .jsonl or .json (a list)")
     add("--legacy_model", action="store_true", help="the checkpoint was not written by this project's trainer")

@@ -85,18 +85,23 @@ def full_split(folder: Path, samples: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=("memory", "time"), nargs="+", default=["memory", "time"])
-    parser.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
+    parser.add_argument(
+        "--folder", type=Path, help="an existing folder to work in (default: the system's for temporary files)"
+    )
     parser.add_argument("--samples", type=int, default=1550)
     parser.add_argument("--keep", action="store_true")
     args = parser.parse_args()
-    folder = args.folder or Path(tempfile.mkdtemp(prefix="bench_full_run_"))
+    # In a new folder of its own inside --folder: only what this program made is removed at the end.
+    folder = Path(tempfile.mkdtemp(prefix="bench_full_run_", dir=args.folder))
     try:
         if "memory" in args.what:
             memory(folder / "memory", args.samples // 10, args.samples)
         if "time" in args.what:
             full_split(folder / "time", args.samples)
     finally:
-        if not args.keep:
+        if args.keep:
+            print(f"kept: {folder}")
+        else:
             shutil.rmtree(folder, ignore_errors=True)
     return 0
 

@@ -45,6 +45,7 @@ _FILES = (
     RUN_CONFIG,
     *("ANALYSIS_REPORT.md", "samples.csv", "predictions.jsonl", "overall_statistics.json"),
     *("audit.json", "alignment.json", "metrics.json", "interventions.json", "audio_help.json", "planted.json"),
+    *("explorer.html", "timeline.json", "timeline.npz"),
     *("COMPARISON_REPORT.md", "comparison.json", "comparison.csv"),
 )
 _FOLDERS = ("individual_samples", "raw_data", "figures", "comparisons", "custom")
