@@ -44,7 +44,15 @@ READ_BACK = ("overall_statistics.json", "samples.csv", "predictions.jsonl")
 _FILES = (
     RUN_CONFIG,
     *("ANALYSIS_REPORT.md", "samples.csv", "predictions.jsonl", "overall_statistics.json"),
-    *("audit.json", "alignment.json", "metrics.json", "interventions.json", "audio_help.json", "planted.json"),
+    *(
+        "audit.json",
+        "alignment.json",
+        "metrics.json",
+        "interventions.json",
+        "audio_help.json",
+        "audio_share.json",
+        "planted.json",
+    ),
     *("explorer.html", "timeline.json", "timeline.npz"),
     *("COMPARISON_REPORT.md", "comparison.json", "comparison.csv"),
 )
