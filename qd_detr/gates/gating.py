@@ -54,13 +54,21 @@ class Gate:
 
 ATTENTION = Gate("attention", AUDIO, "attention", "att")
 FFN = Gate("ffn", REFINEMENT, "FFN", "ffn")
-GATES = {gate.kind: gate for gate in (ATTENTION, FFN)}
-"""The gates that the base has, by kind."""
+
+
+class _ByKind(dict[str, Gate]):
+    def __missing__(self, kind: str) -> Gate:
+        # A kind that a family of its own declares; its name is made from the kind.
+        return Gate(kind, SHIFT, kind.replace("_", " "), kind, off=None)
+
+
+GATES = _ByKind({gate.kind: gate for gate in (ATTENTION, FFN)})
+"""The gates that the base has, by kind; any other kind is a shift, under a name made from it."""
 
 
 def label_of(kind: str) -> str:
-    """Return a gate's name in a sentence; that of a kind which a family of its own declared is made from the kind."""
-    return GATES[kind].label if kind in GATES else kind.replace("_", " ")
+    """Return a gate's name in a sentence."""
+    return GATES[kind].label
 
 
 def over_layers(layers: Sequence[Sequence[Gate]]) -> tuple[Gate, ...]:
