@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +85,9 @@ def write_predictions(tree: ResultsTree, lines: list[dict[str, Any]], gating_not
     tree.write_text("predictions.jsonl", "".join(json.dumps({**line, **extra}) + "\n" for line in lines))
 
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
+
+
 @dataclass(frozen=True)
 class SampleTable:
     """samples.csv: its columns, and a row of cells per sample, empty where there is no value."""
@@ -115,10 +119,10 @@ def sample_table(
         table.ids.append(sample_id)
         table.rows.append(
             [
-                _cell(sample_id),
+                sample_id,
                 findings.names.get(sample_id, ""),
-                _cell(query.vid) if query else "",
-                _cell(query.query) if query else "",
+                query.vid if query else "",
+                query.query if query else "",
                 query.duration_s if query else "",
                 context.n_clips if context is not None and context.n_clips is not None else "",
                 analysis.facts.gating_type,
@@ -153,7 +157,7 @@ def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):
-        return for_csv(value)
+        return value if _NUMBER.fullmatch(value) else for_csv(value)  # -0.5 is no formula
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
