@@ -90,6 +90,8 @@ def template(tmp_path_factory) -> Path:
         ]
         assert run_gate_analysis.main(argv) == 0
     shutil.copy(folder / "results_clipwise" / "predictions.jsonl", folder)
+    shutil.copy(folder / "results_clipwise" / "predictions.jsonl", folder / "with_audio.jsonl")
+    shutil.copy(folder / "results_global" / "predictions.jsonl", folder / "without_audio.jsonl")
     return folder
 
 
