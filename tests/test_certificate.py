@@ -267,7 +267,7 @@ def test_sources_that_disagree_on_the_function_need_a_decision_or_the_prediction
     (folder / saved.name).write_text(saved.read_text(encoding="utf-8"), encoding="utf-8")
     status, report = certify(home, tmp_path, path)
     assert status == 0
-    assert "confirm" in report["checks"][0]["sentence"]
+    assert "confirm" in report["checks"][1]["sentence"]
 
 
 # -- checkpoints that cannot be used, and requests that are wrong ----------------------------------------------------

@@ -8,7 +8,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
-from qd_detr.gates.runs.saved import SavedPredictions, agreement_with, find_saved, legacy_values
+from qd_detr.gates.runs.saved import SavedPredictions, agreement_with, find_saved, legacy_values, values_alone
 from qd_detr.gates.weights.checkpoint import Checkpoint
 from qd_detr.gates.weights.options import Settings
 from qd_detr.gates.weights.recognition import Evidence, Recognition
@@ -52,12 +52,11 @@ def told_by_predictions(
     order = [[str(query.qid) for query in samples.queries].index(one) for one in ids]
     repeating = []
     for name in recognition.candidates:
-        settings = settings_as(name)
-        values = legacy_values(build(settings), samples, order, eval_bsz)
-        agreement = agreement_with(
-            SavedPredictions(saved.path, first), order, values, PostprocessingOptions.from_options(options), eval_bsz
-        )
-        if agreement.whole:
+        model = build(settings_as(name))
+        lines, post = SavedPredictions(saved.path, first), PostprocessingOptions.from_options(options)
+        legacy = agreement_with(lines, order, legacy_values(model, samples, order, eval_bsz), post, eval_bsz)
+        # A copy of a checkpoint of this project's trainer, without its mark, has values of samples alone beside it.
+        if legacy.whole or agreement_with(lines, order, values_alone(model, samples, order), post).whole:
             repeating.append(name)
     if not repeating:
         return recognition
