@@ -13,7 +13,7 @@ from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import run_scale
 from qd_detr.gates.results.explorer.planes import OPEN_FROM, Planes, SeriesName
-from qd_detr.gates.results.report.document import key_sentences
+from qd_detr.gates.results.report.opening import key_sentences
 from qd_detr.gates.results.report.wording import in_english, report_texts
 from qd_detr.gates.results.writing import SampleTable
 from qd_detr.gates.tracking.entries import SampleId

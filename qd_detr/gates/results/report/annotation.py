@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import number, table
 from qd_detr.gates.results.report.wording import counted, gate_name, heads, label
@@ -42,6 +43,8 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
 def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
     rows: list[list[object]] = []
     for s in part["series"]:
+        if s["kind"] != ATTENTION.kind:
+            continue
         for key in _FIGURES:
             f = s[key]
             if f["effect"] is None:
@@ -53,12 +56,31 @@ def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
                     texts(f"alignment.{key}"),
                     number(f["effect"]),
                     texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
-                    number(f["p"]),
+                    p_value(f["p"]),
                     f["n_samples"],
                     f["n_videos"],
                 ]
             )
     return rows
+
+
+def p_value(p: float | None) -> str:
+    """Return a p value as the report writes it: thousands of draws do not tell values below 0.001 apart."""
+    return number(p) if p is None or p >= 0.001 else "< 0.001"
+
+
+def alignment_sentence(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return whether the gates listen inside the annotated moments, of the layer that lets most audio in."""
+    data = findings.sections.get("alignment")
+    if not data or not data["applies"] or not data["annotation"]["applies"]:
+        return []
+    layers = findings.analysis.statistics["layer_statistics"]
+    strength = {int(layer): entry["attention_injection_mean"] or 0.0 for layer, entry in layers.items()}
+    strongest = max(strength, key=lambda layer: strength[layer])
+    if not strength[strongest]:
+        return []
+    series = [s for s in data["annotation"]["series"] if s["layer"] == strongest]
+    return _alignment_sentences({"series": series}, "annotation", texts)
 
 
 def _alignment_sentences(part: dict[str, Any], against: str, texts: Texts) -> list[str]:
@@ -73,7 +95,14 @@ def _alignment_sentences(part: dict[str, Any], against: str, texts: Texts) -> li
         if f["p"] < SIGNIFICANT:
             found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
         key = f"alignment.{against}.{found}"
-        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=number(f["p"])))
+        sentences.append(
+            texts(
+                key,
+                layer=s["layer"],
+                effect=number(effect),
+                p=p_value(f["p"]) if f["p"] < 0.001 else f"= {number(f['p'])}",
+            )
+        )
     return sentences
 
 
@@ -86,9 +115,8 @@ def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
             return []
         return [texts("metrics.title"), "", texts("metrics.not", reason=texts.say(reason)), ""]
     queries = counted(texts, len(findings.contexts), "query")
-    rows = [[name, number(value, 2)] for name, value in metrics["brief"].items()]
-    lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries), ""]
-    lines += table(heads(texts, "metrics", "metric", "value"), rows)
+    shown = ", ".join(f"{name} {number(value, 2)}" for name, value in metrics["brief"].items())
+    lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries, metrics=shown), ""]
     reason = findings.sections.get("metrics_reason")
     return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=texts.say(reason)), ""]
 

@@ -26,8 +26,8 @@ def audio_section(findings: RunFindings, texts: Texts) -> list[str]:
         recorded=label(texts, "audio.recorded", data["gates_recorded"]),
     )
     lines = [texts("audio.title"), "", about, ""]
-    for verdict in data["verdict"] or []:
-        lines += _verdict_lines(verdict, texts)
+    # The first verdict opens the report.
+    lines += [line for verdict in data["verdict"][1:] for line in (verdict_sentence(verdict, texts), "")]
     reason = data["metrics"]["reason"]
     if reason:
         shown = texts.say(reason)
@@ -35,12 +35,6 @@ def audio_section(findings: RunFindings, texts: Texts) -> list[str]:
     lines += _condition_table(data, primary, texts)
     lines += _slice_table(data, texts)
     return lines + _explanation(data, texts)
-
-
-def audio_sentences(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the verdicts for the report's opening."""
-    data = findings.sections.get("audio_help")
-    return [verdict_sentence(verdict, texts) for verdict in (data or {}).get("verdict") or []]
 
 
 def with_sentences(section: dict[str, Any]) -> dict[str, Any]:
@@ -55,22 +49,31 @@ def with_sentences(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict_sentence(verdict: dict[str, Any], texts: Texts) -> str:
-    """Return a verdict in a sentence."""
+    """Return a verdict in a sentence, the answer first, then its numbers."""
     effect = verdict["effect"]
-    if effect["low"] is None or effect["high"] is None or effect["estimate"] is None:
+    if effect["estimate"] is None:
         return texts("audio.verdict.unknown", reason=texts.say(effect["reason"]))
-    return texts(
-        "audio.verdict",
-        metric=verdict["metric"],
-        without=texts(f"audio.without.{verdict['without']}"),
-        estimate=f"{effect['estimate']:+.2f}",
-        level=f"{100 * effect['level']:g}",
-        low=f"{effect['low']:+.2f}",
-        high=f"{effect['high']:+.2f}",
-        n=effect["n"],
-        n_clusters=effect["n_clusters"],
-        conclusion=texts(f"audio.verdict.{verdict['direction']}"),
-    )
+    without = texts(f"audio.without.{verdict['without']}")
+    numbers = texts("audio.numbers", metric=verdict["metric"], without=without, effect=_with_counts(effect, texts))
+    answer = texts(f"audio.verdict.{verdict['verdict']}", margin=f"{verdict['margin']:g}")
+    least = verdict["minimum_detectable"]
+    if verdict["verdict"] != "undecided" or least is None:
+        return texts("audio.verdict", answer=answer, numbers=numbers)
+    return texts("audio.verdict.blind", answer=answer, numbers=numbers, least=f"{least:.1f}")
+
+
+def _with_counts(effect: dict[str, Any], texts: Texts) -> str:
+    counts = {
+        "queries": counted(texts, effect["n"], "query"),
+        "videos": counted(texts, effect["n_clusters"], "source_video"),
+    }
+    estimate = f"{effect['estimate']:+.2f}"
+    if effect["low"] is None or effect["high"] is None:
+        return texts("audio.counts.none", estimate=estimate, reason=texts.say(effect["reason"]), **counts)
+    if effect["rule_of_three"] is not None and effect["estimate"] == 0:
+        return texts("audio.counts.same", share=percent(effect["rule_of_three"]), **counts)
+    bounds = {"low": f"{effect['low']:+.2f}", "high": f"{effect['high']:+.2f}"}
+    return texts("audio.counts", estimate=estimate, level=f"{100 * effect['level']:g}", **bounds, **counts)
 
 
 def relation_sentence(relation: dict[str, Any], texts: Texts) -> str:
@@ -95,20 +98,8 @@ def relation_sentence(relation: dict[str, Any], texts: Texts) -> str:
     return texts(f"explanation.{found}", what=what, numbers=texts("explanation.numbers", n=interval["n"], **shown))
 
 
-def _verdict_lines(verdict: dict[str, Any], texts: Texts) -> list[str]:
-    lines = [f"**{verdict_sentence(verdict, texts)}**", ""]
-    stands = [
-        (key, verdict[of]) for key, of in (("helps_most", "best_slice"), ("hurts_most", "worst_slice")) if verdict[of]
-    ]
-    if not stands and verdict["largest_slice"]:
-        stands = [("no_slice", verdict["largest_slice"])]
-    for key, record in stands:
-        name, effect = texts.say(record["description"]), _interval(record["effect"], texts)
-        lines.append(texts(f"audio.{key}", slice=name, effect=effect, n=record["n"]))
-    return [*lines, ""]
-
-
-def _interval(interval: dict[str, Any], texts: Texts) -> str:
+def interval_text(interval: dict[str, Any], texts: Texts) -> str:
+    """Return an estimate with its interval, or why there is none."""
     if interval["estimate"] is None:
         return texts("audio.no_estimate", reason=texts.say(interval["reason"]))
     estimate = f"{interval['estimate']:+.2f}"
@@ -121,9 +112,9 @@ def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) ->
     names = data["metrics"]["names"]
     rows = []
     for record in data["conditions"]:
-        same = record["same_as"]
-        name = foreign(record["name"])
-        cells = [texts("audio.same_as", name=name, same=foreign(same)) if same else name]
+        if record["same_as"]:
+            continue
+        cells = [foreign(record["name"])]
         moved = record["predictions"]
         cells.append("-" if moved is None else percent(moved["first_window_changed"]["estimate"] / 100))
         for metric in names:
@@ -132,7 +123,9 @@ def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) ->
             shown = number(entry["value"], 2) if entry and record["name"] == "baseline" else "-"
             if change:
                 mark = " *" if entry["significant"] else ""
-                shown = f"{_interval(change, texts)}{mark}" if metric == primary else f"{change['estimate']:+.2f}{mark}"
+                shown = (
+                    f"{interval_text(change, texts)}{mark}" if metric == primary else f"{change['estimate']:+.2f}{mark}"
+                )
             cells.append(shown)
         rows.append(cells)
     lines = table([*heads(texts, "audio", "condition", "moves"), *names], rows)
@@ -142,29 +135,36 @@ def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) ->
 
 
 def _slice_table(data: dict[str, Any], texts: Texts) -> list[str]:
-    primary = data["metrics"]["primary"]
+    if not data["verdict"]:
+        return []
+    primary, without = data["metrics"]["primary"], data["verdict"][0]["without"]
     rows = [
         [
-            texts.say(r["description"]),
-            texts(f"audio.way.{r['without']}"),
-            r["n"],
-            _interval(r["effect"], texts),
-            texts("yes" if r["significant"] else "no"),
+            texts.say(record["description"]),
+            record["n"],
+            interval_text(record["effect"], texts),
+            interval_text(record["difference"], texts),
+            texts("yes" if record["significant"] else "no"),
         ]
-        for r in data["slices"] or []
-        if r["metric"] == primary
+        for record in data["slices"]
+        if record["metric"] == primary and record["without"] == without
     ]
     if not rows:
         return []
-    head = heads(texts, "slices", "slice", "without", "n")
-    head += [texts("slices.head.effect", metric=primary), texts("slices.head.stands")]
+    head = heads(texts, "slices", "slice", "n")
+    way = texts(f"audio.way.{without}")
+    head += [texts("slices.head.effect", metric=primary, way=way), *heads(texts, "slices", "difference", "stands")]
     return [texts("slices.title"), "", *table(head, rows)]
 
 
 def _explanation(data: dict[str, Any], texts: Texts) -> list[str]:
     found = data["explanation"]
-    if not found:
+    # Under silence gates answer to what they were never trained on: no evidence on the gates as they are.
+    relations = [one for one in (found or {"relations": []})["relations"] if one["without"] == "gates_off"]
+    known = [one for one in relations if one["correlation"]["low"] is not None]
+    if not known:
         return []
-    about = texts("explanation.about", tests=found["n_tests"], found=found["found"])
-    sentences = [f"- {relation_sentence(relation, texts)}" for relation in found["relations"]]
-    return [texts("explanation.title"), "", about, "", *sentences, ""]
+    strongest = max(known, key=lambda one: abs(one["correlation"]["estimate"]))
+    stand = sum(bool(one["significant"]) for one in relations)
+    about = texts("explanation.about", tests=len(relations), found=stand)
+    return [texts("explanation.title"), "", f"{about} {relation_sentence(strongest, texts)}", ""]

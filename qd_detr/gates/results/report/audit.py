@@ -25,6 +25,7 @@ def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
     points += _batch_points(audit, findings, texts)
     points += _data_points(audit, findings, texts)
     points += _gate_points(audit, texts)
+    points += _clean_points(audit, texts)
     if not points:
         points.append(texts("audit.unchecked"))
     return [texts("audit.title"), "", *(f"- {point}" for point in points), ""]
@@ -88,10 +89,6 @@ def _data_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> 
         if groups:
             ids = [inline(one) for group in groups for one in group]
             points.append(texts(f"audit.{key}", samples=counted(texts, len(ids), "sample"), ids=first_few(ids)))
-    if audit.get("checked_data") and not any(audit.get(key) for key in _REPEATED):
-        points.append(texts("audit.nothing_repeated"))
-    if audit.get("finite"):
-        points.append(texts("audit.finite"))
     points += [texts("audit.disagreement", what=sentence) for sentence in notes.get("disagreements", [])]
     return points
 
@@ -112,12 +109,22 @@ def _coverage_points(coverage: dict[str, Any], texts: Texts) -> list[str]:
 
 def _gate_points(audit: dict[str, Any], texts: Texts) -> list[str]:
     silent = audit.get("never_fired")
-    if silent is None:
-        return []
     if not silent:
-        return [texts("audit.all_fired")]
+        return []
     names = [
         texts("audit.silent_gate", layer=g["layer"], kind=g["kind"], largest=number(g["largest_magnitude"]))
         for g in silent
     ]
     return [texts("audit.silent", gates=counted(texts, len(silent), "gate"), names=", ".join(names))]
+
+
+def _clean_points(audit: dict[str, Any], texts: Texts) -> list[str]:
+    """Return the checks that found nothing, in one line."""
+    clean = []
+    if audit.get("checked_data") and not any(audit.get(key) for key in _REPEATED):
+        clean.append(texts("audit.nothing_repeated"))
+    if audit.get("finite"):
+        clean.append(texts("audit.finite"))
+    if audit.get("never_fired") == []:
+        clean.append(texts("audit.all_fired"))
+    return [" ".join(clean)] if clean else []

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.annotation import (
-    alignment_section,
-    metrics_section,
-    planted_section,
-    planted_sentence,
-)
-from qd_detr.gates.results.report.audio import audio_section, audio_sentences
+from qd_detr.gates.results.report.annotation import alignment_section, metrics_section, planted_section
+from qd_detr.gates.results.report.audio import audio_section
 from qd_detr.gates.results.report.audit import audit_section
-from qd_detr.gates.results.report.gates import injection_section, injection_sentences, values_section, variation_section
+from qd_detr.gates.results.report.gates import injection_section, values_section, variation_section
 from qd_detr.gates.results.report.markdown import inline, number
-from qd_detr.gates.results.report.wording import counted, label, report_texts
+from qd_detr.gates.results.report.opening import key_sentences
+from qd_detr.gates.results.report.wording import counted, report_texts
 from qd_detr.gates.wording import Reason, Texts
 
 Figures = Sequence[tuple[str, Reason | str]]
@@ -38,46 +34,25 @@ def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], la
         "",
         *(f"- {sentence}" for sentence in key_sentences(findings, texts)),
         "",
+        *_picture(figures, texts),
         *audit_section(findings, texts),
-        *injection_section(findings, texts),
-        *values_section(findings, texts),
-        *variation_section(findings, texts),
+        *audio_section(findings, texts),
         *alignment_section(findings, texts),
         *planted_section(findings, texts),
         *metrics_section(findings, texts),
-        *audio_section(findings, texts),
+        *injection_section(findings, texts),
+        *values_section(findings, texts),
+        *variation_section(findings, texts),
         *_figures(figures, notes, texts),
         *_how_to_read(findings, texts),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the findings in a few sentences."""
-    sentences = injection_sentences(findings.analysis, texts)
-    statistics = findings.analysis.statistics["layer_statistics"]
-    verdicts = [
-        texts(
-            "short.verdict",
-            gate=texts("layer", layer=layer),
-            verdict=label(texts, "verdict", entry["attention"]["variance"]["verdict"]),
-        )
-        for layer, entry in statistics.items()
-    ]
-    sentences.append(texts("short.variation", verdicts=", ".join(verdicts)))
-    metrics = findings.sections.get("metrics")
-    if metrics:
-        shown = [(name, value) for name, value in metrics["brief"].items() if value is not None]
-        wanted = [f"{name} {value}" for name, value in shown if name in ("MR-full-mAP", "MR-full-R1@0.5", "mAP")]
-        sentences.append(texts("short.metrics", metrics=", ".join(wanted)))
-    if "planted" in findings.sections:
-        sentences.append(planted_sentence(findings.sections["planted"], texts))
-    return sentences + audio_sentences(findings, texts)
-
-
 def terminal_summary(findings: RunFindings, report: Path, language: str = "en") -> str:
     """Return the summary that ends a run: its findings in that language, and where the report is."""
-    return "\n".join([*key_sentences(findings, report_texts(language)), "", report_place(report, language)])
+    sentences = [sentence.replace("**", "") for sentence in key_sentences(findings, report_texts(language))]
+    return "\n".join([*sentences, "", report_place(report, language)])
 
 
 def report_place(report: Path, language: str = "en") -> str:
@@ -114,14 +89,20 @@ def _range(gate_range: tuple[float, float] | None, texts: Texts) -> str:
     return texts("head.no_range") if gate_range is None else f"[{gate_range[0]:g}, {gate_range[1]:g}]"
 
 
+def _picture(figures: Figures, texts: Texts) -> list[str]:
+    """Return the one picture of the opening: the effects where there are some, else the first."""
+    if not figures:
+        return []
+    path, caption = next((one for one in figures if "intervention_effects" in one[0]), figures[0])
+    words = texts.say(caption)
+    alt = words.split(".")[0].replace("[", "(").replace("]", ")")
+    return [f"![{alt}]({path})", "", words, ""]
+
+
 def _figures(figures: Figures, notes: list[Reason], texts: Texts) -> list[str]:
-    lines = [texts("figures.title"), ""]
-    for path, caption in figures:
-        words = texts.say(caption)
-        alt = words.split(".")[0].replace("[", "(").replace("]", ")")
-        lines += [f"![{alt}]({path})", "", words, ""]
-    lines += [texts.say(note) for note in notes]
-    return [*lines, ""] if figures or notes else []
+    lines = [f"- [`{path}`]({path}): {texts.say(caption)}" for path, caption in figures]
+    lines += [f"- {texts.say(note)}" for note in notes]
+    return [texts("figures.title"), "", *lines, ""] if lines else []
 
 
 def _how_to_read(findings: RunFindings, texts: Texts) -> list[str]:
@@ -129,10 +110,6 @@ def _how_to_read(findings: RunFindings, texts: Texts) -> list[str]:
         texts("reading.title"),
         "",
         texts(f"reading.{findings.analysis.facts.gating.form}"),
-        texts("reading.magnitude"),
-        texts("reading.kinds"),
-        texts("reading.injection"),
-        texts("reading.helps" if "audio_help" in findings.sections else "reading.helps_flags"),
         texts("reading.repeat", n=number(len(findings.analysis.rows), 0)),
         "",
     ]

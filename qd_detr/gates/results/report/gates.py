@@ -8,7 +8,7 @@ from typing import Any
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.markdown import foreign, inline, number, percent, shortened, table
+from qd_detr.gates.results.report.markdown import number, percent, table
 from qd_detr.gates.results.report.wording import gate_name, heads, label
 from qd_detr.gates.wording import Texts
 
@@ -33,37 +33,18 @@ def ranked_gates(analysis: GateAnalysis) -> list[RankedGate]:
     return sorted(gates, key=lambda g: -(g.magnitude if g.injection is None else g.injection))
 
 
-def injection_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
-    """Return the findings on how much is let through and by which gate."""
-    gates = ranked_gates(analysis)
-    audio = [gate for gate in gates if gate.kind == ATTENTION.kind]
+def enters_sentence(analysis: GateAnalysis, texts: Texts) -> list[str]:
+    """Return by which layer the audio enters most, where there is something to rank; or that none enters."""
     if not analysis.has_injection:
-        return [texts("injection.not_measured")]
-    first = gates[0]
-    if not audio[0].injection:  # a branch that was pruned or never trained: there is no order among zeros
-        return [texts("injection.none")]
-    sentences = [texts("injection.audio", layer=audio[0].layer, injection=number(audio[0].injection, 2))]
-    if len(audio) > 1:
-        others = [texts("injection.other", layer=gate.layer, injection=number(gate.injection, 2)) for gate in audio[1:]]
-        sentences.append(texts("injection.others", others=", ".join(others)))
-    by_magnitude = max(gates, key=lambda g: g.magnitude)
-    shown = {
-        "first": gate_name(texts, first.layer, first.kind),
-        "injection": number(first.injection, 2),
-        "magnitude": number(first.magnitude, 2),
-    }
-    if (by_magnitude.layer, by_magnitude.kind) == (first.layer, first.kind):
-        return [*sentences, texts("injection.same_by_magnitude", **shown)]
-    sentences.append(
-        texts(
-            "injection.other_by_magnitude",
-            **shown,
-            other=gate_name(texts, by_magnitude.layer, by_magnitude.kind),
-            other_magnitude=number(by_magnitude.magnitude, 2),
-            other_injection=number(by_magnitude.injection, 2),
-        )
-    )
-    return sentences
+        return []
+    audio = [gate for gate in ranked_gates(analysis) if gate.kind == ATTENTION.kind]
+    if not audio or all(not gate.injection for gate in audio):
+        return [texts("injection.none")] if audio else []
+    if len(audio) == 1:
+        return []
+    others = [texts("injection.other", layer=gate.layer, injection=number(gate.injection, 2)) for gate in audio[1:]]
+    first = {"layer": audio[0].layer, "injection": number(audio[0].injection, 2)}
+    return [texts("injection.audio", **first, others=", ".join(others))]
 
 
 def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
@@ -71,7 +52,7 @@ def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
     analysis = findings.analysis
     lines = [texts("injection.title"), ""]
     if not analysis.has_injection:
-        return [*lines, injection_sentences(analysis, texts)[0], ""]
+        return [*lines, texts("injection.not_measured"), ""]
     lines += [texts("injection.about"), ""]
     roles = {gate.kind: gate.role for gate in analysis.facts.gates}
     rows = []
@@ -91,32 +72,12 @@ def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
         )
     head = heads(texts, "injection", "gate", "lets", "mean", "median", "percentiles", "cosine", "magnitude")
     lines += table(head, rows)
-    return lines + _extreme_samples(findings, texts)
+    return lines
 
 
 def _middle(summary: dict[str, Any], texts: Texts) -> str:
     percentiles = summary["percentiles"]
     return texts("range", low=number(percentiles["5"]), high=number(percentiles["95"]))
-
-
-def _extreme_samples(findings: RunFindings, texts: Texts) -> list[str]:
-    rows = findings.analysis.rows
-    if len(rows) < 4 or not any(map(_audio, rows)):
-        return []
-    contexts = {context.sample_id: context for context in findings.contexts}
-    scored = sorted(rows, key=lambda row: -_audio(row))
-    lines = [texts("extreme.about"), ""]
-    body = []
-    for end, row in [("most", row) for row in scored[:3]] + [("least", row) for row in scored[-3:]]:
-        context = contexts.get(row.sample_id)
-        query = context.query if context else None
-        shown = foreign(shortened(query.query)) if query else "-"
-        body.append([texts(f"extreme.{end}"), inline(row.sample_id), number(_audio(row)), shown])
-    return lines + table(["", *heads(texts, "extreme", "sample", "injection", "query")], body)
-
-
-def _audio(row: Any) -> float:
-    return sum(gate.injection_mean or 0.0 for gate in row.gates[ATTENTION.kind]) / len(row.gates[ATTENTION.kind])
 
 
 def values_section(findings: RunFindings, texts: Texts) -> list[str]:
