@@ -98,7 +98,3 @@ def test_a_reader_that_went_away_is_no_failure():
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 0
-
-
-def test_a_negative_number_in_a_table_stays_a_number_and_text_is_made_safe_once():
-    assert csv_text(["a", "=b"], [["-0.25", "=1+1"], [-0.25, "-1e-05"]]) == "a,'=b\n-0.25,'=1+1\n-0.25,-1e-05\n"

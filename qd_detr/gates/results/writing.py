@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -85,9 +84,6 @@ def write_predictions(tree: ResultsTree, lines: list[dict[str, Any]], gating_not
     tree.write_text("predictions.jsonl", "".join(json.dumps({**line, **extra}) + "\n" for line in lines))
 
 
-_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?(e[+-]?\d+)?")
-
-
 @dataclass(frozen=True)
 class SampleTable:
     """samples.csv: its columns, and a row of cells per sample, empty where there is no value."""
@@ -128,7 +124,7 @@ def sample_table(
                 analysis.facts.gating_type,
                 analysis.facts.trained_gating_type,
                 *_gate_cells(row, _figure_names(analysis)),
-                *(_cell(column.get(sample_id)) for column in more.values()),
+                *(_rounded(column.get(sample_id)) for column in more.values()),
             ]
         )
     return table
@@ -148,16 +144,23 @@ def _figure_names(analysis: GateAnalysis) -> list[str]:
     return [*names, "injection_mean", "cosine_mean"] if analysis.has_injection else names
 
 
-def _gate_cells(row: SampleRow, figures: list[str]) -> list[str]:
+def _gate_cells(row: SampleRow, figures: list[str]) -> list[Any]:
     layers = zip(*row.gates.values(), strict=True)
-    return [_cell(getattr(gate, figure)) for gates in layers for gate in gates for figure in figures]
+    return [_rounded(getattr(gate, figure)) for gates in layers for gate in gates for figure in figures]
+
+
+def _rounded(value: Any) -> Any:
+    """Return a value as samples.csv tells it: numbers of six digits, None for what is not there."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, float) and value != value):
         return ""
     if isinstance(value, str):
-        return value if _NUMBER.fullmatch(value) else for_csv(value)  # -0.5 is no formula
+        return for_csv(value)
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
