@@ -21,6 +21,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.weights.checkpoint import build_model, pick_device, read_checkpoint, resolve
 from qd_detr.gates.weights.grafting import graft_gate_tracking
+from qd_detr.gates.weights.record_only import record_gates
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def load_legacy_model_with_gate_tracking(
     return build_model(checkpoint, settings, where)
 
 
-def adapt_legacy_model(model: Model, gating_type: str | None = None) -> Model:
+def adapt_legacy_model(model: Model, gating_type: str | None = None, *, record_only: bool = False) -> Model:
     """Give your own, already loaded model gate tracking, in place; return the same object.
 
     Its fusion is replaced by one that holds the same Parameter objects, so optimizers stay valid and what is saved
@@ -66,10 +67,18 @@ def adapt_legacy_model(model: Model, gating_type: str | None = None) -> Model:
     Args:
         model: of any class, the fusion under any attribute name, nested, or wrapped in DataParallel.
         gating_type: None keeps what the fusion does. Only global and clipwise can be exchanged, with a warning.
+        record_only: leave the model alone, whatever its fusion computes: same modules, state dict and outputs to the
+            bit. `model.avigate_fusion` then records what its gating functions (modules with mlp_mha and mlp_ffn)
+            return, (B, 1), (B, 1, 1), (B, L, 1) or (B, L, D) of any range, in their first call of each model(...), or
+            in all with `model.avigate_fusion.every_call = True`. Masks are not seen: all clips count as real. There is
+            no injection and no intervention.
 
     Raises:
         ValueError (`qd_detr.gates.errors.RequestError`): no fusion or two, a fusion that computes something else, or a
             gating type its weights cannot run with. The model is untouched then.
     """
-    graft_gate_tracking(model, gating_type)
+    if record_only:
+        record_gates(model, gating_type)
+    else:
+        graft_gate_tracking(model, gating_type)
     return model

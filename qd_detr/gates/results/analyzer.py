@@ -11,12 +11,12 @@ from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.analysis.samples import chosen_ids
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.figures.style import save_figure
-from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
+from qd_detr.gates.tracking.api import GateTracking
 from qd_detr.gates.wording import Reason
 
 
@@ -37,9 +37,9 @@ class GateAnalyzer:
         analyzer.analyze_all_samples("./my_analysis")
     """
 
-    def __init__(self, model: AVIGATEFusionCustom, clip_length_s: float = 2.0) -> None:
-        fusion = model if isinstance(model, AVIGATEFusionCustom) else getattr(model, "avigate_fusion", None)
-        if not isinstance(fusion, AVIGATEFusionCustom):
+    def __init__(self, model: GateTracking, clip_length_s: float = 2.0) -> None:
+        fusion = model if isinstance(model, GateTracking) else getattr(model, "avigate_fusion", None)
+        if not isinstance(fusion, GateTracking):
             raise TypeError(
                 f"GateAnalyzer takes a fusion that can be tracked (model.avigate_fusion); got {type(model).__name__}. "
                 "A model loaded by your own code gets one from legacy_model_adapter.adapt_legacy_model(model)"

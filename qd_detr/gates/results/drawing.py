@@ -232,15 +232,17 @@ def _distribution(analysis: GateAnalysis, kind: str) -> GateDistribution:
 
 
 def _common(histograms: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    from qd_detr.gates.figures.distributions import rebin
-
     edges = [np.asarray(h["edges"], float) for h in histograms]
     if all(np.array_equal(e, edges[0]) for e in edges):
         return edges[0], np.array([h["counts"] for h in histograms])
     # Gates of unknown range have bins of their own per layer.
     target = np.linspace(min(e[0] for e in edges), max(e[-1] for e in edges), 129)
-    return target, np.concatenate(
-        [rebin(e, np.array([h["counts"]]), target)[1] for e, h in zip(edges, histograms, strict=True)]
+    # A bin goes where its middle lies, whether or not it is finer than those all layers share.
+    return target, np.array(
+        [
+            np.histogram((e[:-1] + e[1:]) / 2, target, weights=h["counts"])[0]
+            for e, h in zip(edges, histograms, strict=True)
+        ]
     )
 
 
