@@ -35,7 +35,7 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
             lines += [texts("alignment.nothing"), ""]
             continue
         lines += table(head, rows)
-        lines += [f"- {sentence}" for sentence in _alignment_sentences(part, against, texts)]
+        lines += [f"- {sentence}" for sentence in _alignment_sentences(_injections(part), against, texts)]
         lines.append("")
     return lines
 
@@ -69,40 +69,39 @@ def p_value(p: float | None) -> str:
     return number(p) if p is None or p >= 0.001 else "< 0.001"
 
 
-def alignment_sentence(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return whether the gates listen inside the annotated moments, of the layer that lets most audio in."""
+def p_text(p: float) -> str:
+    """Return "= 0.020" or "< 0.001"."""
+    return p_value(p) if p < 0.001 else f"= {number(p)}"
+
+
+def alignment_sentences(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return of which layers the gates listen more, or less, inside the annotated moments, beyond chance among all layers."""
     data = findings.sections.get("alignment")
     if not data or not data["applies"] or not data["annotation"]["applies"]:
         return []
-    layers = findings.analysis.statistics["layer_statistics"]
-    strength = {int(layer): entry["attention_injection_mean"] or 0.0 for layer, entry in layers.items()}
-    strongest = max(strength, key=lambda layer: strength[layer])
-    if not strength[strongest]:
-        return []
-    series = [s for s in data["annotation"]["series"] if s["layer"] == strongest]
-    return _alignment_sentences({"series": series}, "annotation", texts)
+    tested = _injections(data["annotation"])
+    # Bonferroni: a layer is not named because it is the luckiest of several.
+    stand = [s for s in tested if s["inside_minus_outside"]["p"] * len(tested) < SIGNIFICANT]
+    return _alignment_sentences(stand, "annotation", texts)
 
 
-def _alignment_sentences(part: dict[str, Any], against: str, texts: Texts) -> list[str]:
+def _injections(part: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        s
+        for s in part["series"]
+        if (s["series"], s["kind"]) == ("injection", ATTENTION.kind) and s["inside_minus_outside"]["effect"] is not None
+    ]
+
+
+def _alignment_sentences(series: list[dict[str, Any]], against: str, texts: Texts) -> list[str]:
     sentences = []
-    for s in part["series"]:
-        if s["series"] != "injection" or s["kind"] != "attention":
-            continue
+    for s in series:
         f = s["inside_minus_outside"]
-        if f["effect"] is None:
-            continue
         found, effect = "same", f["effect"]
         if f["p"] < SIGNIFICANT:
             found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
         key = f"alignment.{against}.{found}"
-        sentences.append(
-            texts(
-                key,
-                layer=s["layer"],
-                effect=number(effect),
-                p=p_value(f["p"]) if f["p"] < 0.001 else f"= {number(f['p'])}",
-            )
-        )
+        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=p_text(f["p"])))
     return sentences
 
 

@@ -147,7 +147,8 @@ def _slice_table(data: dict[str, Any], texts: Texts) -> list[str]:
             texts("yes" if record["significant"] else "no"),
         ]
         for record in data["slices"]
-        if record["metric"] == primary and record["without"] == without
+        # A slice of every query has no others to differ from.
+        if (record["metric"], record["without"]) == (primary, without) and record["n"] < data["n_labelled"]
     ]
     if not rows:
         return []

@@ -37,14 +37,24 @@ def enters_sentence(analysis: GateAnalysis, texts: Texts) -> list[str]:
     """Return by which layer the audio enters most, where there is something to rank; or that none enters."""
     if not analysis.has_injection:
         return []
-    audio = [gate for gate in ranked_gates(analysis) if gate.kind == ATTENTION.kind]
-    if not audio or all(not gate.injection for gate in audio):
-        return [texts("injection.none")] if audio else []
-    if len(audio) == 1:
+    if nothing_enters(analysis):
+        return [texts("injection.none")]
+    audio = _audio_gates(analysis)
+    if len(audio) < 2:
         return []
     others = [texts("injection.other", layer=gate.layer, injection=number(gate.injection, 2)) for gate in audio[1:]]
     first = {"layer": audio[0].layer, "injection": number(audio[0].injection, 2)}
     return [texts("injection.audio", **first, others=", ".join(others))]
+
+
+def nothing_enters(analysis: GateAnalysis) -> bool:
+    """Return whether injection was measured and no gate lets any audio through."""
+    audio = _audio_gates(analysis)
+    return bool(audio) and not any(gate.injection for gate in audio)
+
+
+def _audio_gates(analysis: GateAnalysis) -> list[RankedGate]:
+    return [gate for gate in ranked_gates(analysis) if gate.kind == ATTENTION.kind] if analysis.has_injection else []
 
 
 def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
@@ -53,7 +63,8 @@ def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
     lines = [texts("injection.title"), ""]
     if not analysis.has_injection:
         return [*lines, texts("injection.not_measured"), ""]
-    lines += [texts("injection.about"), ""]
+    enters = enters_sentence(analysis, texts)
+    lines += [*enters, "", texts("injection.about"), ""] if enters else [texts("injection.about"), ""]
     roles = {gate.kind: gate.role for gate in analysis.facts.gates}
     rows = []
     for gate in ranked_gates(analysis):

@@ -8,11 +8,12 @@ from __future__ import annotations
 from typing import Any
 
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.annotation import alignment_sentence, planted_sentence
+from qd_detr.gates.results.report.annotation import SIGNIFICANT, alignment_sentences, p_text, planted_sentence
 from qd_detr.gates.results.report.audio import interval_text, verdict_sentence
-from qd_detr.gates.results.report.gates import enters_sentence
+from qd_detr.gates.results.report.gates import enters_sentence, nothing_enters
 from qd_detr.gates.results.report.markdown import number, percent
 from qd_detr.gates.results.report.wording import counted
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF
 from qd_detr.gates.wording import Texts
 
 OPENING_METRICS = ("MR-full-mAP", "MR-full-R1@0.5", "mAP")
@@ -38,7 +39,7 @@ def _helps(findings: RunFindings, texts: Texts) -> list[str]:
         return [f"**{verdict_sentence(data['verdict'][0], texts)}**"]
     if data["metrics"]["available"]:
         return []
-    off = next((one for one in data["conditions"] if one["name"] != "baseline" and one["predictions"]), None)
+    off = next((one for one in data["conditions"] if one["name"] == ATTENTION_OFF and one["predictions"]), None)
     if off is None:
         return []
     moved = off["predictions"]["first_window_changed"]["estimate"]
@@ -52,6 +53,11 @@ def _which(findings: RunFindings, texts: Texts) -> list[str]:
     groups = [one for one in data.get("groups") or [] if one["threshold"] is not None]
     sentences = [_group_sentence(groups[-1], texts)] if groups else []
     primary = data["verdict"][0]
+    flips = next((one for one in data.get("flips") or [] if one["without"] == primary["without"]), None)
+    if flips and flips["rescued"]["count"] + flips["harmed"]["count"]:
+        counts = {side: flips[side]["count"] for side in ("rescued", "harmed")}
+        of = counted(texts, flips["rescued"]["share"]["n"], "query")
+        sentences.append(texts("short.flips", threshold=flips["threshold"], of=of, **counts))
     for key, of in (("short.helps_more", "best_slice"), ("short.hurts_more", "worst_slice")):
         record = primary[of]
         if record:
@@ -73,16 +79,17 @@ def _group_sentence(groups: dict[str, Any], texts: Texts) -> str:
 
 def _when(findings: RunFindings, texts: Texts) -> list[str]:
     moments = findings.sections.get("timeline", {}).get("moments")
-    if moments and moments["applies"]:
+    if moments and moments["applies"] and moments["size"]["p"] is not None and moments["size"]["p"] < SIGNIFICANT:
         return [
             texts(
                 "timeline.inside",
                 n=moments["n"],
                 share=percent(moments["share_inside"]),
                 clips=percent(moments["share_of_clips"]),
+                p=p_text(moments["size"]["p"]),
             )
         ]
-    return alignment_sentence(findings, texts)
+    return alignment_sentences(findings, texts)
 
 
 def _how_much(findings: RunFindings, texts: Texts) -> list[str]:
@@ -98,7 +105,9 @@ def _how_much(findings: RunFindings, texts: Texts) -> list[str]:
         )
     elif reading:
         sentences.append(texts("share.none"))
-    sentences += enters_sentence(findings.analysis, texts)
+    # Which layer lets most in describes the mechanism; it opens a report only where nothing was measured on predictions.
+    if "audio_help" not in findings.sections or nothing_enters(findings.analysis):
+        sentences += enters_sentence(findings.analysis, texts)
     metrics = findings.sections.get("metrics")
     if metrics:
         given = [(name, value) for name, value in metrics["brief"].items() if value is not None]
