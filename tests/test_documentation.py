@@ -50,7 +50,7 @@ NOT_RUN = {
     ".venv/bin/python": "the README's two commands; CI runs them as they stand",
     "python test_gate_analysis.py --comprehensive": "takes minutes; --quick goes the same way",
 }
-NOT_OURS = {"--nproc_per_node", "--check"}  # torchrun, ruff
+NOT_OURS = {"--nproc_per_node", "--check", "--model"}  # torchrun, ruff, and a flag that users mistype
 
 
 # -- a working directory in which the names that the pages use are there ------------------------------------------------

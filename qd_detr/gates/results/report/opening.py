@@ -73,7 +73,7 @@ def _group_sentence(groups: dict[str, Any], texts: Texts) -> str:
         of_side = groups[side]
         effect = of_side["effects"][0] if of_side["effects"] else None
         worth = "" if effect is None else texts("groups.worth", effect=interval_text(effect["effect"], texts))
-        shown[side] = texts("groups.side", videos=counted(texts, len(of_side["vids"]), "video"), worth=worth)
+        shown[side] = counted(texts, len(of_side["vids"]), "video") + worth
     return texts(f"groups.two.{groups['of']}", open=shown["open"], closed=shown["closed"])
 
 

@@ -287,7 +287,6 @@ EN = {
     "short.hurts_more": "The audio hurts on {slice}, unlike on all other queries: {effect} there (n = {n}), a difference of {difference} points.",
     "groups.two.gates": "By their attention gates, the videos fall into two groups: {open} with open gates, {closed} with closed ones.",
     "groups.two.audio_share": "By the audio's share in their predictions, the videos fall into two groups: {open} with a large share, {closed} with a small one.",
-    "groups.side": "{videos}{worth}",
     "groups.worth": " (audio effect {effect} points)",
     "timeline.inside": "Of what the audio contributes to a prediction, {share} lies inside the annotated moments, which hold {clips} of the clips (mean of {n} samples; p {p} against contributions turned in time).",
     "share.mean": "Of what makes a prediction, the audio's share is {mean} on average, median {median} ({n} of {of}{rest}).",

@@ -273,7 +273,6 @@ KO = {
     "short.hurts_more": "오디오는 다른 모든 쿼리와 달리 {slice}에서 해롭습니다: 그곳의 효과 {effect} (n = {n}), 나머지와의 차이 {difference} %p.",
     "groups.two.gates": "attention 게이트로 보면 비디오가 두 집단으로 나뉩니다: 열린 쪽 {open}, 닫힌 쪽 {closed}.",
     "groups.two.audio_share": "예측에서 오디오가 차지하는 몫으로 보면 비디오가 두 집단으로 나뉩니다: 몫이 큰 쪽 {open}, 작은 쪽 {closed}.",
-    "groups.side": "{videos}{worth}",
     "groups.worth": "(오디오 효과 {effect} %p)",
     "timeline.inside": "오디오가 예측에 기여한 것의 {share}가 주석된 구간 안에 있습니다. 구간은 클립의 {clips}를 차지합니다(샘플 {n}개의 평균, 시간축으로 돌린 기여도와 비교한 p {p}).",
     "share.mean": "예측을 만든 것 가운데 오디오의 몫은 평균 {mean}, 중앙값 {median}입니다({of} 중 {n}개{rest}).",
