@@ -12,6 +12,7 @@ from gate_analysis_utils import GateAnalyzer
 from legacy_model_adapter import adapt_legacy_model
 from qd_detr.gates.errors import CheckpointError, RequestError
 from qd_detr.gates.results import drawing
+from tests.test_adapter import ForeignFusion, ForeignModel, filled
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 B, L, D = 3, 6, 8
@@ -209,6 +210,22 @@ def test_a_copy_records_for_itself_and_calls_outside_the_model_are_told(caplog):
         model.fused(*inputs())
     assert "outside a forward of the adapted model" in caplog.text
     assert not model.avigate_fusion.gate_history
+
+
+def test_a_fusion_replaced_by_a_tracked_one_that_the_model_goes_around_is_told_once(caplog):
+    class GoesAround(ForeignModel):
+        def forward(self, v, a, mask):
+            for layer in self.audio_visual_mixer.fusion_layers:
+                v = layer(v, a, None)
+            return self.after(v)
+
+    v, a, mask = torch.randn(2, 4, 16), torch.randn(2, 4, 16), torch.ones(2, 4)
+    around, through = (adapt_legacy_model(filled(model(ForeignFusion()))) for model in (GoesAround, ForeignModel))
+    through(v, a, mask)
+    assert not caplog.text
+    around(v, a, mask)
+    around(v, a, mask)
+    assert caplog.text.count("adapt_legacy_model(model, record_only=True)") == 1
 
 
 def test_a_forward_that_cannot_be_recorded_says_why():

@@ -6,6 +6,7 @@ The user's model goes on calling what it calls `self.fusion`; its argument names
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from qd_detr.gates.errors import CheckpointError, first_few
 from qd_detr.gates.fusion import AVIGATEFusionCustom
+
+logger = logging.getLogger(__name__)
 
 CALL_NAMES = ("video_feat", "audio_feat", "video_mask", "audio_mask")
 
@@ -92,6 +95,29 @@ class GraftedFusion(AVIGATEFusionCustom):
     """Our fusion in the place of a user's own, called as the user's own was."""
 
     arguments: ForwardArguments
+    _fusing = False
+    _told = False
+
+    def watch_detours(self) -> None:
+        """Warn once if gates are computed by somebody who calls the layers, and not this fusion."""
+        for layer in self.layers:
+            layer.gating_function.register_forward_hook(self._gate_computed)
+
+    def fuse(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Run the layers as `AVIGATEFusionCustom.fuse` does."""
+        self._fusing = True
+        try:
+            return super().fuse(*args, **kwargs)
+        finally:
+            self._fusing = False
+
+    def _gate_computed(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not self._fusing and not self._told:
+            self._told = True
+            logger.warning(
+                "the model calls the layers of its fusion without the fusion: those gates are not recorded. A model as "
+                "it was before, adapted with adapt_legacy_model(model, record_only=True), records them"
+            )
 
     def forward(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the fused video (B, L, D) alone; arguments in the order and by the names of the user's own forward."""

@@ -157,6 +157,7 @@ def _rebuilt(name: str, own: nn.Module) -> AVIGATEFusionCustom:
         for attribute, value in theirs.__dict__.items():
             if not hasattr(ours, attribute):  # the user's model may read it
                 ours.__dict__[attribute] = value
+    fusion.watch_detours()
     return fusion
 
 
