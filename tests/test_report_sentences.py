@@ -9,10 +9,11 @@ import pytest
 
 from qd_detr.gates.analysis.resampling import paired_bootstrap
 from qd_detr.gates.analysis.verdicts import verdict_of
-from qd_detr.gates.results.report.annotation import p_value
+from qd_detr.gates.results.report.annotation import alignment_sentences, p_value
 from qd_detr.gates.results.report.audio import verdict_sentence
+from qd_detr.gates.results.report.document import _in_short
 from qd_detr.gates.results.report.gates import enters_sentence
-from qd_detr.gates.results.report.opening import key_sentences
+from qd_detr.gates.results.report.opening import _when, _which, key_sentences
 from qd_detr.gates.results.report.wording import report_texts
 
 EN = report_texts("en")
@@ -72,6 +73,58 @@ def test_layers_are_ranked_only_where_there_is_something_to_rank() -> None:
 
 def test_what_was_not_measured_is_not_spoken_of() -> None:
     assert key_sentences(SimpleNamespace(sections={}, notes={}, analysis=analysis(0.6)), EN) == []
+
+
+def test_a_heading_never_stands_over_nothing() -> None:
+    assert _in_short(SimpleNamespace(sections={}, notes={}, analysis=analysis(0.6)), EN) == []
+    assert _in_short(SimpleNamespace(sections={}, notes={}, analysis=analysis(0.2, 0.6)), EN)[0] == "## In short"
+
+
+def flips_of(rescued: int, harmed: int) -> dict:
+    share = {"n": 40}
+    return {
+        "without": "gates_off",
+        "threshold": "R1@0.5",
+        "rescued": {"count": rescued, "share": share},
+        "harmed": {"count": harmed, "share": share},
+    }
+
+
+def test_queries_that_change_hands_are_counted_where_there_are_some() -> None:
+    verdict = {**verdict_on(np.zeros(20)), "best_slice": None, "worst_slice": None}
+
+    def sentences(rescued: int, harmed: int) -> list[str]:
+        help_data = {"verdict": [verdict], "groups": [], "flips": [flips_of(rescued, harmed)]}
+        return _which(SimpleNamespace(sections={"audio_help": help_data}), EN)
+
+    assert sentences(0, 0) == []
+    assert sentences(3, 1) == [
+        "At R1@0.5 the audio rescues 3 of 40 queries (right with it, wrong without) and harms 1."
+    ]
+
+
+def aligned(*p: float) -> SimpleNamespace:
+    series = [
+        {"layer": i, "kind": "attention", "series": "injection", "inside_minus_outside": {"effect": 0.2, "p": value}}
+        for i, value in enumerate(p)
+    ]
+    return SimpleNamespace(sections={"alignment": {"applies": True, "annotation": {"applies": True, "series": series}}})
+
+
+def test_a_layer_is_named_only_beyond_chance_among_all_layers() -> None:
+    assert len(alignment_sentences(aligned(0.03), EN)) == 1
+    assert alignment_sentences(aligned(0.03, 0.4), EN) == []
+    assert len(alignment_sentences(aligned(0.001, 0.4, 0.001), EN)) == 2
+
+
+def test_a_timeline_is_read_only_where_turned_contributions_do_not_give_the_same() -> None:
+    moments = {"applies": True, "n": 40, "share_inside": 0.4, "share_of_clips": 0.2}
+    said = [
+        _when(SimpleNamespace(sections={"timeline": {"moments": {**moments, "size": {"p": p}}}}), EN)
+        for p in (0.2, 0.01)
+    ]
+    assert said[0] == []
+    assert said[1][0].startswith("Of what the audio contributes to a prediction, 40.0 % lies inside")
 
 
 def test_p_values_are_never_said_to_be_smaller_than_the_draws_can_tell() -> None:

@@ -30,10 +30,7 @@ def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], la
         texts("head.title"),
         "",
         *_head(findings, texts),
-        texts("short.title"),
-        "",
-        *(f"- {sentence}" for sentence in key_sentences(findings, texts)),
-        "",
+        *_in_short(findings, texts),
         *_picture(figures, texts),
         *audit_section(findings, texts),
         *audio_section(findings, texts),
@@ -47,6 +44,11 @@ def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], la
         *_how_to_read(findings, texts),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _in_short(findings: RunFindings, texts: Texts) -> list[str]:
+    sentences = key_sentences(findings, texts)
+    return [texts("short.title"), "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
 
 
 def terminal_summary(findings: RunFindings, report: Path, language: str = "en") -> str:
