@@ -165,7 +165,8 @@ def condition_effects(
         injection_change, means over queries), "predictions" ({"first_window_changed" and "top_clip_changed" in
         percent of the queries, "first_window_iou"}, each an interval), "metrics" ({metric: {"baseline", "value",
         "change" (an interval), "adjusted_p", "significant", "verdict" (see `verdict_of`: does the condition raise the
-        metric?)}}; {} without labels)}. adjusted_p is Benjamini-Hochberg's, over all metrics of all conditions that
+        metric?); the baseline's have "interval" instead, of the value itself}; {} without labels)}.
+        adjusted_p is Benjamini-Hochberg's, over all metrics of all conditions that
         were run, the baseline aside; the primary metric of the primary contrast was stated beforehand, keeps its own
         p and is none of the tests.
     """
@@ -173,6 +174,7 @@ def condition_effects(
     changed = [name for name in run.lines if name != BASELINE]
     predictions = _prediction_intervals(sweep, changed, seed, draws, level)
     metrics = _metric_changes(sweep, changed, seed, draws, level, margin)
+    unchanged = _unchanged(sweep, seed, draws, level)
     records = []
     for condition in run.conditions:
         name = run.run_name(condition.name)
@@ -183,7 +185,7 @@ def condition_effects(
                 **_what(condition),
                 "gates": _gate_record(run.gates[name], run.kinds) if name in run.gates else [],
                 "predictions": predictions.get(name),
-                "metrics": metrics.get(name, _unchanged(sweep)),
+                "metrics": metrics.get(name, unchanged),
             }
         )
     return records
@@ -239,14 +241,18 @@ def _metric_changes(
     return found
 
 
-def _unchanged(sweep: ScoredSweep) -> dict[str, Any]:
-    """Return the metrics of the baseline and its like: a change of 0 by definition, with no interval."""
+def _unchanged(sweep: ScoredSweep, seed: int, draws: int, level: float) -> dict[str, Any]:
+    """Return the metrics of the baseline and its like, each with its own interval: a change of 0 by definition has none."""
     if not sweep.scored:
         return {}
-    values = {metric: float(sweep.of(BASELINE).columns[metric].mean()) for metric in sweep.metrics}
+    columns = [sweep.of(BASELINE).columns[metric] for metric in sweep.metrics]
+    means, table = [float(column.mean()) for column in columns], np.stack(columns, axis=1)
+    bounds = [(0.0, 100.0)] * len(sweep.metrics)
+    intervals = paired_bootstrap(table, sweep.labelled_clusters, seed=seed, draws=draws, level=level, bounds=bounds)
+    none = dict.fromkeys(("change", "adjusted_p", "significant", "verdict"))
     return {
-        metric: {"baseline": value, "value": value} | dict.fromkeys(("change", "adjusted_p", "significant", "verdict"))
-        for metric, value in values.items()
+        metric: {"baseline": value, "value": value, "interval": without_test(interval), **none}
+        for metric, value, interval in zip(sweep.metrics, means, intervals, strict=True)
     }
 
 

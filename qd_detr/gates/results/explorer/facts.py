@@ -40,6 +40,7 @@ def facts_of_run(
     """
     facts, notes = findings.analysis.facts, findings.notes
     scale = run_scale(findings.analysis)
+    intervals = _metric_intervals(findings.sections.get("audio_help"))
     return {
         "format": FORMAT,
         "lang": lang,
@@ -52,7 +53,7 @@ def facts_of_run(
         },
         "findings": {language: _findings(findings, language) for language in LANGUAGES},
         "metrics": [
-            {"name": name, "value": value}
+            {"name": name, "value": value, "interval": intervals.get(name)}
             for name, value in (findings.sections.get("metrics") or {"brief": {}})["brief"].items()
         ],
         "effects": _effects(findings.sections.get("audio_help")),
@@ -93,6 +94,14 @@ def _findings(findings: RunFindings, language: str) -> list[str]:
     note = findings.analysis.facts.gating_note
     sentences = key_sentences(findings, texts)
     return [*([texts.say(note)] if note else []), *(sentence.replace("**", "") for sentence in sentences)]
+
+
+def _metric_intervals(audio_help: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the intervals of the model's own metrics, of those that are means over queries."""
+    if not audio_help:
+        return {}
+    baseline = next(record for record in audio_help["conditions"] if record["name"] == "baseline")
+    return {name: in_english(entry["interval"]) for name, entry in baseline["metrics"].items()}
 
 
 def _effects(audio_help: Mapping[str, Any] | None) -> dict[str, Any] | None:
