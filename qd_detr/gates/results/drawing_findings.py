@@ -87,7 +87,7 @@ def _effects(data: dict[str, Any] | None) -> list[FindingFigure]:
     effects.sort(key=lambda e: e.group != "gates changed")
     caption = (
         f"n = {data['n_labelled']} queries of {data['n_source_videos']} source videos; "
-        f"{100 * data['bootstrap']['level']:g} % intervals, paired bootstrap over source videos."
+        f"{100 * data['bootstrap']['level']:g} % intervals over source videos."
     )
     figure = plot_effects(
         EffectsData(

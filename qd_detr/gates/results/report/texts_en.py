@@ -159,7 +159,7 @@ EN = {
     "planted.auc": "The data says for which videos the audio is worth listening to. The attention gates' injection tells them from the others with an AUC of {auc} (n = {n}; 0.5 is chance, 1 is perfect).",
     # Does the audio help?
     "audio.title": "## The effects of audio and gates",
-    "audio.about": "Each condition is the same model on the same {queries}, with gates or audio changed on purpose. Changes are in percent points, with {level} % intervals from a paired bootstrap over {source_videos} ({draws} draws, seed {seed}). Gates below are recorded {recorded} the intervention.",
+    "audio.about": "Each condition is the same model on the same {queries}, with gates or audio changed on purpose. Changes are in percent points, with {level} % intervals over {source_videos} (from a paired bootstrap of {draws} draws, seed {seed}, and a cluster t interval: what either reaches; the t interval alone below 10 source videos, none below 6). Gates below are recorded {recorded} the intervention.",
     "audio.recorded.after": "after",
     "audio.recorded.before": "before",
     "audio.reason": "{reason}.",

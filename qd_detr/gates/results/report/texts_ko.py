@@ -149,7 +149,7 @@ KO = {
     "planted.one_kind": "이 데이터에는 들을 가치가 있는 오디오가 어느 것인지 적혀 있지만, 이 실행에는 두 종류가 다 들어 있지 않습니다.",
     "planted.auc": "이 데이터에는 어느 비디오의 오디오가 들을 가치가 있는지 적혀 있습니다. attention 게이트의 주입량이 그런 비디오를 나머지와 구별하는 AUC는 {auc}입니다(n = {n}; 0.5는 우연, 1은 완벽).",
     "audio.title": "## 오디오와 게이트의 효과",
-    "audio.about": "각 조건은 같은 모델을 같은 {queries}에 대해 게이트나 오디오를 일부러 바꾸어 실행한 것입니다. 변화는 퍼센트포인트(%p)이고, {level} % 신뢰구간은 {source_videos}에 대한 짝지은(paired) 부트스트랩({draws}회 추출, seed {seed})으로 구했습니다. 아래의 게이트는 개입 {recorded} 값을 기록한 것입니다.",
+    "audio.about": "각 조건은 같은 모델을 같은 {queries}에 대해 게이트나 오디오를 일부러 바꾸어 실행한 것입니다. 변화는 퍼센트포인트(%p)이고, {level} % 신뢰구간은 {source_videos}에 대한 것입니다(짝지은(paired) 부트스트랩 {draws}회 추출, seed {seed}, 그리고 클러스터 t 구간 가운데 더 멀리 미치는 값. 원본 비디오가 10개 미만이면 t 구간만, 6개 미만이면 구간 없음). 아래의 게이트는 개입 {recorded} 값을 기록한 것입니다.",
     "audio.recorded.after": "후의",
     "audio.recorded.before": "전의",
     "audio.reason": "{reason}.",
