@@ -164,7 +164,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Run `python -m qd_detr.gates.train`."""
-    from qd_detr.gates.train import main
+    from qd_detr.gates.train.__main__ import main
 
     return main(argv)
 

@@ -26,7 +26,7 @@ import torch
 from benchmarks.bench_training import add_arguments, prepared, run_flags
 from benchmarks.pairing import paired_differences
 from qd_detr.gates.monitor import GateMonitor
-from qd_detr.gates.training.loop import Training
+from qd_detr.gates.train.loop import Training
 
 ALLOWED_SHARE = 0.02
 

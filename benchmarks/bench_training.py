@@ -20,12 +20,12 @@ from pathlib import Path
 import torch
 
 from benchmarks.pairing import PairedRatio, paired_ratio
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
-from qd_detr.gates.training import command
-from qd_detr.gates.training.data import epoch_plan
-from qd_detr.gates.training.distributed import World
-from qd_detr.gates.training.loop import Training
+from qd_detr.gates import planted
+from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.train import command
+from qd_detr.gates.train.data import epoch_plan
+from qd_detr.gates.train.distributed import World
+from qd_detr.gates.train.loop import Training
 
 ALLOWED_RATIO = 1.1
 

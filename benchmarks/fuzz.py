@@ -37,9 +37,9 @@ from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.feature_check import check_features
 from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
 from qd_detr.gates.data.features import FeatureReader
-from qd_detr.gates.data.planted import read_truth
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.evaluation import read_submission
+from qd_detr.gates.planted import read_truth
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.interventions.edits import read_interventions
 from qd_detr.gates.runs.journal import RunJournal

@@ -27,9 +27,8 @@ from pathlib import Path
 import numpy as np
 
 import run_gate_analysis
-from qd_detr.gates import train
 from qd_detr.gates.analysis.planted_truth import auc
-from qd_detr.gates.data.planted import (
+from qd_detr.gates.planted import (
     A_FEAT_DIR,
     CLIP_LENGTH_S,
     TRAINING_OPTIONS,
@@ -39,6 +38,7 @@ from qd_detr.gates.data.planted import (
     read_truth,
     training_flags,
 )
+from qd_detr.gates.train import __main__ as train
 
 MODELS = ("global", "clipwise", "elementwise", "noise")
 

@@ -21,7 +21,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 
 from qd_detr.gates.data.demo import FOLDER
-from qd_detr.gates.data.planted import (
+from qd_detr.gates.planted import (
     A_FEAT_DIR,
     T_FEAT_DIR,
     TRUTH_FILE,
@@ -30,7 +30,7 @@ from qd_detr.gates.data.planted import (
     generate,
     training_flags,
 )
-from qd_detr.gates.training.checkpoints import read_training_checkpoint
+from qd_detr.gates.train.checkpoints import read_training_checkpoint
 from qd_detr.gates.weights.checkpoint import FORMAT
 
 

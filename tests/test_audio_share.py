@@ -19,7 +19,7 @@ from qd_detr.gates.analysis.audio_share import (
 )
 from qd_detr.gates.analysis.planted_truth import auc
 from qd_detr.gates.data.demo import demo
-from qd_detr.gates.data.planted import read_truth
+from qd_detr.gates.planted import read_truth
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, MEAN_VIDEO, NEITHER, conditions_of
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.sweep import run_sweep

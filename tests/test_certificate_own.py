@@ -11,9 +11,9 @@ import torch
 
 import run_gate_analysis
 import test_legacy_model
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
 from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.train import __main__ as train
 
 N_TRAIN, N_VAL = 24, 12
 HEADS = planted.TRAINING_OPTIONS["nheads"]

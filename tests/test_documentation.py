@@ -19,15 +19,15 @@ import run_gate_analysis
 import test_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
-from qd_detr.gates import train
+from qd_detr.gates import planted
 from qd_detr.gates.commands.selfcheck import tiny
 from qd_detr.gates.commands.selfcheck.foreign import ForeignModel
-from qd_detr.gates.data import planted
 from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import open_samples
 from qd_detr.gates.evaluation import __main__ as evaluation
 from qd_detr.gates.monitor import __main__ as monitor_command
+from qd_detr.gates.train import __main__ as train
 from qd_detr.gates.weights.checkpoint import FORMAT, read_checkpoint, resolve
 from tests.documents import PAGES, ROOT, Block, blocks_of, read
 

@@ -12,8 +12,8 @@ import torch
 import run_gate_analysis
 import test_legacy_model
 from legacy_model_adapter import load_legacy_model_with_gate_tracking
+from qd_detr.gates import planted
 from qd_detr.gates.commands.selfcheck import tiny
-from qd_detr.gates.data import planted
 from qd_detr.gates.monitor import GateMonitor
 from tests.documents import sections_of, table_rows
 from tests.tiny_run import make_tiny_run

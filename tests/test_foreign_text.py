@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, say
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.foreign_text import for_csv, for_terminal, from_csv
 from qd_detr.gates.results.report.markdown import foreign
 from qd_detr.gates.results.writing import csv_text
+from qd_detr.gates.wording import for_csv, for_terminal, from_csv
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation import evaluate
-from qd_detr.gates.training.data import load_splits
-from qd_detr.gates.training.options import resolve_options
+from qd_detr.gates.train.data import load_splits
+from qd_detr.gates.train.options import resolve_options
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -34,7 +34,7 @@ def digest(directory: Path) -> dict[str, str]:
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process_and_another_seed_others(dataset, tmp_path):
-    command = [sys.executable, "-m", "qd_detr.gates.data.planted", "--output", str(tmp_path / "again"), "--seed", "3"]
+    command = [sys.executable, "-m", "qd_detr.gates.planted", "--output", str(tmp_path / "again"), "--seed", "3"]
     command += ["--n_train", "30", "--n_val", "12"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from qd_detr.gates.analysis.planted_truth import auc
 from qd_detr.gates.analysis.timeline import timeline_section
 from qd_detr.gates.data.batches import collate
 from qd_detr.gates.data.demo import demo
-from qd_detr.gates.data.planted import read_truth
+from qd_detr.gates.planted import read_truth
 from qd_detr.gates.runs.contributions import AudioPath, bound_of, contributions, weighted_overlap
 from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.binding import BatchFacts, bind

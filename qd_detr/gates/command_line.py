@@ -1,4 +1,4 @@
-"""How a command reads its flags, what it is called, how it speaks, and how it ends.
+"""How a command reads its flags, what it is called, how it speaks, how far it says it is, and how it ends.
 
 A command ends with an exit status, and one line on stderr where it could not do what was asked. A console that cannot
 show a character, a reader that went away and a stream that was never open do not stop it.
@@ -11,12 +11,16 @@ import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.foreign_text import for_terminal
+from qd_detr.gates.wording import for_terminal
+
+PROGRESS_LINE_EVERY_S = 30.0  # where stderr goes to a file
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +112,44 @@ def exit_status(work: Callable[[], int | None], *, interrupted: str = "interrupt
     except KeyboardInterrupt:
         say(interrupted, sys.stderr)
         return 130
+
+
+@contextmanager
+def progress(
+    total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0
+) -> Iterator[Callable[..., object]]:
+    """Show how far something has come; the function yielded takes how many more are done (1 if not given).
+
+    Args:
+        what: the phase, as the line begins. done: how many were done before, of an earlier run.
+    """
+    if quiet or sys.stderr is None:
+        yield lambda more=1: None
+    elif sys.stderr.isatty():
+        from tqdm import tqdm  # not for --help
+
+        with tqdm(total=total, initial=done, desc=what, unit=unit, file=sys.stderr) as bar:
+            yield bar.update
+    else:
+        yield _Lines(total, what, unit, done).update
+
+
+class _Lines:
+    def __init__(self, total: int, what: str, unit: str, done: int) -> None:
+        self._total, self._what, self._unit, self._done = total, what, unit, done
+        self._first, self._began = done, time.monotonic()
+        self._told = self._began
+
+    def update(self, more: int = 1) -> None:
+        """Count, and print a line if the last one was some time ago."""
+        self._done += more
+        now = time.monotonic()
+        if now - self._told < PROGRESS_LINE_EVERY_S or self._done <= self._first:
+            return
+        self._told = now
+        left_s = (now - self._began) / (self._done - self._first) * (self._total - self._done)
+        left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
+        say(f"{self._what}: {self._done} of {self._total} {self._unit}s, about {left} left", sys.stderr)
 
 
 def check_not_swapped(model_path: Path, data_path: Path | None) -> None:

@@ -1,9 +1,13 @@
-"""Texts in English and Korean, and how wide they stand on a terminal."""
+"""Texts in English and Korean, how wide they stand on a terminal, and text from elsewhere made safe for where it goes.
+
+From elsewhere: ids, queries, paths, keys of a state dict.
+"""
 
 from __future__ import annotations
 
 import locale
 import os
+import re
 import string
 import unicodedata
 from collections.abc import Mapping
@@ -12,6 +16,12 @@ from typing import Any
 
 LANGUAGES = ("en", "ko")
 Catalogue = Mapping[str, str]
+
+# Control characters but for tab and newline, marks that turn the direction of writing, and the two line separators.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+# What Markdown shows as it is: no links, emphasis, code, HTML, entities, and no address that would become a link.
+_PLAIN_MARKDOWN = re.compile(r"(?:(?!www\.|://)[\w ,.;:'\"?()+%=/-])*")
 
 
 @dataclass(frozen=True)
@@ -101,3 +111,23 @@ def wrapped(text: str, width: int, indent: str = "") -> str:
             line = candidate
         lines.append(line)
     return "\n".join(lines)
+
+
+def for_terminal(text: object) -> str:
+    """Return text without characters that steer a terminal or reorder a line; they show escaped, as in repr."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
+def for_csv(text: str) -> str:
+    """Return a text cell that no spreadsheet takes for a formula: what begins like one gets an apostrophe in front."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_csv(text: str) -> str:
+    """Return what `for_csv` was given."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
+
+
+def is_plain_markdown(text: str) -> bool:
+    """Return whether Markdown shows a text as it is."""
+    return _PLAIN_MARKDOWN.fullmatch(text) is not None

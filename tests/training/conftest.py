@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
+from qd_detr.gates.train import __main__ as train
 from tests.training.small_runs import N_TRAIN, N_VAL, flags
 
 

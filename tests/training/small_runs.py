@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
-from qd_detr.gates.training import checkpoints, command, logs
-from qd_detr.gates.training.distributed import World
-from qd_detr.gates.training.loop import Training
+from qd_detr.gates import planted
+from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.train import checkpoints, command, logs
+from qd_detr.gates.train.distributed import World
+from qd_detr.gates.train.loop import Training
 
 REPOSITORY = Path(__file__).parents[2]
 N_TRAIN, N_VAL, BSZ = 10, 6, 4

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
-from qd_detr.gates.training import checkpoints, logs, loop
-from qd_detr.gates.training.data import epoch_plan
-from qd_detr.gates.training.loop import Training
-from qd_detr.gates.training.matching import NotFiniteError
+from qd_detr.gates import planted
+from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.train import checkpoints, logs, loop
+from qd_detr.gates.train.data import epoch_plan
+from qd_detr.gates.train.loop import Training
+from qd_detr.gates.train.matching import NotFiniteError
 from tests.training.small_runs import N_TRAIN, N_VAL, REPOSITORY, assert_same_run, content, flags, prepare
 from tests.training.test_resume import KNOWN_FLAGS, files
 
@@ -142,12 +142,12 @@ SCRIPT = """
 import contextlib, io, json, os, sys
 from pathlib import Path
 from unittest import mock
-from qd_detr.gates import train
+from qd_detr.gates.train import __main__ as train
 from qd_detr.gates.errors import RunError
 from qd_detr.gates.monitor import GateMonitor
-from qd_detr.gates.training import checkpoints, command, data, loop, losses
-from qd_detr.gates.training.distributed import join_world
-from qd_detr.gates.training.matching import NotFiniteError
+from qd_detr.gates.train import checkpoints, command, data, loop, losses
+from qd_detr.gates.train.distributed import join_world
+from qd_detr.gates.train.matching import NotFiniteError
 
 folder, argv = Path(sys.argv[1]), sys.argv[2:]
 rank = int(os.environ["RANK"])
@@ -271,7 +271,7 @@ def test_a_monitor_whose_folder_holds_another_models_gates_is_refused(finished, 
 
 
 def test_a_failure_keeps_its_kind_on_the_way_to_another_process():
-    from qd_detr.gates.training.distributed import _telling, _told
+    from qd_detr.gates.train.distributed import _telling, _told
 
     for error in (NotFiniteError("a"), loop.DataError("b"), loop.RequestError("c"), loop.RunError("d")):
         told = _told(_telling(error))  # type: ignore[arg-type]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.training.losses import Criterion, saliency_loss
-from qd_detr.gates.training.matching import CostWeights, generalized_iou, match, matching_costs
-from qd_detr.gates.training.targets import QueryTargets, Targets, collate_targets, query_targets
+from qd_detr.gates.train.losses import Criterion, saliency_loss
+from qd_detr.gates.train.matching import CostWeights, generalized_iou, match, matching_costs
+from qd_detr.gates.train.targets import QueryTargets, Targets, collate_targets, query_targets
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 
 LEGACY = Path(__file__).parents[3] / "shared" / "legacy" / "clipwise"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from qd_detr.gates import train
+from qd_detr.gates.train import __main__ as train
 from tests.training.small_runs import (
     assert_same_run,
     flags,

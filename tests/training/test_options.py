@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.train import build_parser
-from qd_detr.gates.training.distributed import device_name_of
-from qd_detr.gates.training.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, check_legacy_flags, resolve_options
+from qd_detr.gates.train.__main__ import build_parser
+from qd_detr.gates.train.distributed import device_name_of
+from qd_detr.gates.train.options import BY_NAME, OPTIONS, TRAINING_DEFAULTS, check_legacy_flags, resolve_options
 from qd_detr.gates.weights.options import DEFAULTS
 
 NEEDED = {"use_avigate_custom": True, "train_path": "train.jsonl", "eval_path": "val.jsonl"}

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
-from qd_detr.gates.training import checkpoints, run_folder
+from qd_detr.gates import planted
+from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.train import checkpoints, run_folder
 from tests.training.small_runs import N_TRAIN, N_VAL, assert_same_run, content, flags, prepare
 
 KNOWN_FLAGS = {flag for action in train.build_parser()._actions for flag in action.option_strings}
@@ -164,7 +164,7 @@ def test_a_run_that_stopped_early_stays_stopped_until_its_limit_is_raised(datase
     scores = iter([30.0, 20.0, 10.0, 10.0])
     run = tmp_path / "early"
     training = prepare(flags(dataset, run, n_epoch=20, eval_every=1, max_es_cnt=1))
-    from qd_detr.gates.training import loop  # patched where it is used
+    from qd_detr.gates.train import loop  # patched where it is used
 
     validation = loop.validate(training.model, training.criterion, training.val_split, training.options)
     monkeypatch.setattr(loop, "validate", lambda *args: type(validation)(**{**vars(validation), "score": next(scores)}))

@@ -14,16 +14,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qd_detr.gates import train
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
 from qd_detr.gates.data.batches import plan_batches
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.training import checkpoints, logs
-from qd_detr.gates.training.data import epoch_plan, load_splits
-from qd_detr.gates.training.loop import Training
-from qd_detr.gates.training.losses import Criterion
-from qd_detr.gates.training.validation import validate
+from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.train import checkpoints, logs
+from qd_detr.gates.train.data import epoch_plan, load_splits
+from qd_detr.gates.train.loop import Training
+from qd_detr.gates.train.losses import Criterion
+from qd_detr.gates.train.validation import validate
 from qd_detr.gates.weights.checkpoint import FORMAT, build_model, read_checkpoint, resolve
 from tests.training.small_runs import (
     BSZ,
@@ -169,7 +169,7 @@ def test_training_stops_after_too_many_validations_without_a_better_one(dataset,
     def scored(*args: object) -> object:
         return type(validation)(**{**vars(validation), "score": next(scores)})
 
-    monkeypatch.setattr("qd_detr.gates.training.loop.validate", lambda *args: scored(*args))
+    monkeypatch.setattr("qd_detr.gates.train.loop.validate", lambda *args: scored(*args))
     options = flags(dataset, tmp_path / "early", n_epoch=20, eval_every=1, max_es_cnt=2)
     training = prepare(options)
     validation = validate(training.model, training.criterion, training.val_split, training.options)
@@ -342,7 +342,7 @@ def test_an_epoch_plan_changes_with_epoch_and_seed():
 
 
 def test_without_scipy_the_request_is_refused_with_the_way_to_get_it(dataset, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("qd_detr.gates.training.matching.linear_sum_assignment", None)
+    monkeypatch.setattr("qd_detr.gates.train.matching.linear_sum_assignment", None)
     assert train.main(flags(dataset, tmp_path / "run")) == 2
     assert "pip install scipy" in capsys.readouterr().err
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
 from qd_detr.gates.data.batches import collate
 from qd_detr.gates.data.features import Features
 from qd_detr.gates.monitor import GateMonitor
-from qd_detr.gates.training.loop import Training
-from qd_detr.gates.training.targets import collate_targets
-from qd_detr.gates.training.validation import validate
+from qd_detr.gates.train.loop import Training
+from qd_detr.gates.train.targets import collate_targets
+from qd_detr.gates.train.validation import validate
 from tests.training.small_runs import (
     flags,
     prepare,

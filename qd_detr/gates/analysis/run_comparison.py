@@ -27,9 +27,8 @@ from qd_detr.gates.errors import DataError, MissingFileError, RequestError, firs
 from qd_detr.gates.evaluation import benchmark_of, read_submission
 from qd_detr.gates.evaluation.submission import predicted_saliency, predicted_windows, prediction_qid
 from qd_detr.gates.files import natural, read_json
-from qd_detr.gates.foreign_text import from_csv
 from qd_detr.gates.gating import GATES
-from qd_detr.gates.wording import Reason
+from qd_detr.gates.wording import Reason, from_csv
 
 Array = NDArray[np.float64]
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.analysis.statistics import describe
-from qd_detr.gates.foreign_text import for_terminal
 from qd_detr.gates.gating import Gate
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.tracking.history import GateHistory
+from qd_detr.gates.wording import for_terminal
 
 
 def chosen_ids(history: GateHistory, sample_id: SampleId | None) -> list[SampleId]:

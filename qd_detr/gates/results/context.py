@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd_detr.gates.analysis.collect import GateAnalysis
+from qd_detr.gates.command_line import progress
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.progress import progress
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.wording import Reason

@@ -14,12 +14,12 @@ import numpy as np
 from qd_detr.gates.analysis.collect import GateAnalysis
 from qd_detr.gates.analysis.samples import sample_details
 from qd_detr.gates.analysis.statistics import SampleRow
-from qd_detr.gates.foreign_text import for_csv
 from qd_detr.gates.gating import ATTENTION, FusionFacts
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.report.wording import in_english
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
+from qd_detr.gates.wording import for_csv
 
 
 class SampleWriter:

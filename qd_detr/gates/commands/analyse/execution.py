@@ -14,13 +14,13 @@ from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.analysis.planted_truth import planted_findings
+from qd_detr.gates.command_line import progress
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.commands.analyse.timeline import add_timeline
-from qd_detr.gates.data.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.errors import RequestError, RunError
-from qd_detr.gates.progress import progress
+from qd_detr.gates.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.results.context import ConditionWindows, OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.analysis.timeline import contribution_arrays, timeline_columns, timeline_section
+from qd_detr.gates.command_line import progress
 from qd_detr.gates.commands.analyse.request import PreparedRun
-from qd_detr.gates.progress import progress
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.runs.timeline import EXPECTED_FORWARDS, TimelineSettings, run_timeline

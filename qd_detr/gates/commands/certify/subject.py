@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
+from qd_detr.gates.command_line import progress
 from qd_detr.gates.commands.certify.request import Certificate, CertificateRequest
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.progress import progress
 from qd_detr.gates.weights.checkpoint import Checkpoint, build_model
 from qd_detr.gates.weights.options import Settings
 from qd_detr.gates.weights.recognition import Recognition

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qd_detr.gates.data import planted
+from qd_detr.gates import planted
 from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import open_samples

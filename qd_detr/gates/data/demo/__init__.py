@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qd_detr.gates.data.planted import VAL_FILE
 from qd_detr.gates.errors import MissingFileError
+from qd_detr.gates.planted import VAL_FILE
 
 KINDS = ("native", "legacy")
 FOLDER = Path(__file__).resolve().parent

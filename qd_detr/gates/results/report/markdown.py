@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from qd_detr.gates.foreign_text import for_terminal, is_plain_markdown
+from qd_detr.gates.wording import for_terminal, is_plain_markdown
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

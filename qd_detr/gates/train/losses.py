@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from qd_detr.gates.data.datasets import dataset_of
-from qd_detr.gates.training.matching import CostWeights, Matches, generalized_iou, match, matching_costs
-from qd_detr.gates.training.targets import HIGHEST_LABEL, Targets
+from qd_detr.gates.train.matching import CostWeights, Matches, generalized_iou, match, matching_costs
+from qd_detr.gates.train.targets import HIGHEST_LABEL, Targets
 
 FOREGROUND = 0
 # Softness of the contrast between clips, and what stands for the score of a clip that is padding.

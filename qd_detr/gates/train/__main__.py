@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, exit_status, log_to_stderr, program
-from qd_detr.gates.training.options import add_flags
+from qd_detr.gates.train.options import add_flags
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log_to_stderr(logging.ERROR if args.quiet else logging.INFO)
 
     def work() -> None:
-        from qd_detr.gates.training.command import train  # torch: not for --help
+        from qd_detr.gates.train.command import train  # torch: not for --help
 
         train(args)
 

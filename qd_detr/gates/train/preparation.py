@@ -16,12 +16,12 @@ from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.training import checkpoints, run_folder
-from qd_detr.gates.training.data import load_splits
-from qd_detr.gates.training.distributed import World
-from qd_detr.gates.training.loop import Training
-from qd_detr.gates.training.options import TRAINING_DEFAULTS, check_options, refuse_changes, resolve_options
-from qd_detr.gates.training.validation import check_annotations
+from qd_detr.gates.train import checkpoints, run_folder
+from qd_detr.gates.train.data import load_splits
+from qd_detr.gates.train.distributed import World
+from qd_detr.gates.train.loop import Training
+from qd_detr.gates.train.options import TRAINING_DEFAULTS, check_options, refuse_changes, resolve_options
+from qd_detr.gates.train.validation import check_annotations
 from qd_detr.gates.weights.options import read_options_file
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from qd_detr.gates.data.feature_search import FeatureSources, locate_features
 from qd_detr.gates.data.features import FeatureIndex, FeatureReader, Features
 from qd_detr.gates.data.samples import Samples, check_samples
 from qd_detr.gates.errors import DataError, RequestError, first_few
-from qd_detr.gates.training.targets import QueryTargets, Targets, collate_targets, query_targets
+from qd_detr.gates.train.targets import QueryTargets, Targets, collate_targets, query_targets
 
 logger = logging.getLogger(__name__)
 

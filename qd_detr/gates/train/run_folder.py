@@ -14,7 +14,7 @@ from typing import Any
 
 from qd_detr.gates.errors import CheckpointError, RequestError, RunError
 from qd_detr.gates.files import read_json
-from qd_detr.gates.training import checkpoints, logs
+from qd_detr.gates.train import checkpoints, logs
 
 logger = logging.getLogger(__name__)
 

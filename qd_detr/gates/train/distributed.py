@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from qd_detr.gates.errors import DataError, RequestError, RunError
-from qd_detr.gates.training.matching import NotFiniteError
+from qd_detr.gates.train.matching import NotFiniteError
 from qd_detr.gates.weights.checkpoint import pick_device
 
 # The others wait while rank 0 validates.

@@ -10,12 +10,12 @@ from typing import Any
 
 from qd_detr.gates.command_line import say
 from qd_detr.gates.monitor import GateMonitor
-from qd_detr.gates.training.distributed import join_world
-from qd_detr.gates.training.loop import AroundValidation, Training
-from qd_detr.gates.training.matching import require_scipy
-from qd_detr.gates.training.options import BY_NAME, check_legacy_flags
-from qd_detr.gates.training.preparation import prepare
-from qd_detr.gates.training.run_folder import MONITOR_FOLDER
+from qd_detr.gates.train.distributed import join_world
+from qd_detr.gates.train.loop import AroundValidation, Training
+from qd_detr.gates.train.matching import require_scipy
+from qd_detr.gates.train.options import BY_NAME, check_legacy_flags
+from qd_detr.gates.train.preparation import prepare
+from qd_detr.gates.train.run_folder import MONITOR_FOLDER
 
 logger = logging.getLogger(__name__)
 

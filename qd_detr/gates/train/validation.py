@@ -17,9 +17,9 @@ from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs, Projected
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
-from qd_detr.gates.training.data import Split
-from qd_detr.gates.training.losses import Criterion
-from qd_detr.gates.training.matching import NotFiniteError
+from qd_detr.gates.train.data import Split
+from qd_detr.gates.train.losses import Criterion
+from qd_detr.gates.train.matching import NotFiniteError
 
 
 @dataclass(frozen=True)

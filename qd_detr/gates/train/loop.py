@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qd_detr.gates.command_line import progress
 from qd_detr.gates.errors import DataError, RequestError, RunError
 from qd_detr.gates.evaluation import write_metrics
 from qd_detr.gates.model.qd_detr import QDDETR
-from qd_detr.gates.progress import progress
-from qd_detr.gates.training import checkpoints, logs, run_folder
-from qd_detr.gates.training.data import Split, epoch_plan
-from qd_detr.gates.training.distributed import World
-from qd_detr.gates.training.identity import difference, mark_of
-from qd_detr.gates.training.losses import Criterion
-from qd_detr.gates.training.matching import NotFiniteError
-from qd_detr.gates.training.targets import Targets
-from qd_detr.gates.training.validation import Validation, validate
+from qd_detr.gates.train import checkpoints, logs, run_folder
+from qd_detr.gates.train.data import Split, epoch_plan
+from qd_detr.gates.train.distributed import World
+from qd_detr.gates.train.identity import difference, mark_of
+from qd_detr.gates.train.losses import Criterion
+from qd_detr.gates.train.matching import NotFiniteError
+from qd_detr.gates.train.targets import Targets
+from qd_detr.gates.train.validation import Validation, validate
 from qd_detr.gates.weights.checkpoint import FORMAT
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import RunError
-from qd_detr.gates.training.checkpoints import write_text
+from qd_detr.gates.train.checkpoints import write_text
 
 TRAIN_LOG, EVAL_LOG = "train.log.txt", "eval.log.txt"
 _EPOCH = re.compile(r"\[Epoch\] (\d+) ")

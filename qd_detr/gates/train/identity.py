@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.training.data import Split
+from qd_detr.gates.train.data import Split
 
 # Features that were normalised on another machine may differ in their last bits.
 _RTOL, _ATOL = 1e-3, 1e-5
