@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from qd_detr.gates.commands.certify.reference import Reference
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
 from qd_detr.gates.data.samples import check_samples
@@ -195,59 +196,19 @@ def test_progress_counts_every_sample_once():
     assert sum(counted) == len(index.queries)
 
 
-# -- the independent slow implementation ---------------------------------------------------------------------------------
-# NumPy, float64, one query, one clip, one head at a time, from the equations of the legacy model's description.
+# -- against the certificate's NumPy reference, which knows nothing of interventions ----------------------------------------
 
 
-def linear(w, name, x):
-    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+class ScaledReference(Reference):
+    """The reference with every attention gate multiplied by `scale`."""
 
+    def __init__(self, model, scale):
+        super().__init__({key: value.numpy() for key, value in model.state_dict().items()}, model.architecture)
+        self.scale = scale
 
-def layer_norm(w, name, x):
-    centred = x - x.mean(axis=-1, keepdims=True)
-    return centred / np.sqrt((centred**2).mean(axis=-1, keepdims=True) + 1e-5) * w[f"{name}.weight"] + w[f"{name}.bias"]
-
-
-def two_layers(w, name, x):
-    return linear(w, f"{name}.2", np.maximum(linear(w, f"{name}.0", x), 0.0))
-
-
-def projected(w, name, x, stages=2):
-    for i in range(stages):
-        x = linear(w, f"{name}.{i}.net.1", layer_norm(w, f"{name}.{i}.LayerNorm", x))
-        x = np.maximum(x, 0.0) if i < stages - 1 else x
-    return x
-
-
-def attention_over_clips(w, name, x, heads):
-    size = x.shape[1] // heads
-    q, k, v = np.split(x @ w[f"{name}.in_proj_weight"].T + w[f"{name}.in_proj_bias"], 3, axis=1)
-    mixed = np.zeros_like(x)
-    for h in range(heads):
-        part = slice(h * size, (h + 1) * size)
-        for t in range(len(x)):
-            scores = np.array([q[t, part] @ k[s, part] for s in range(len(x))]) / np.sqrt(size)
-            weights = np.exp(scores - scores.max())
-            mixed[t, part] = (weights / weights.sum()) @ v[:, part]
-    return linear(w, f"{name}.out_proj", mixed)
-
-
-def slow_fusion(w, video, audio, gating_type, layers, heads, attention_scale):
-    """Return the fused video (n, D) with every attention gate multiplied by `attention_scale`."""
-    v, a = projected(w, "input_vid_proj", video), projected(w, "input_aud_proj", audio)
-    for layer in range(layers):
-        at = f"fusion.fusion_layers.{layer}"
-        if gating_type == "global":
-            joint = np.concatenate([v.mean(axis=0), a.mean(axis=0)])[None]
-        else:
-            joint = np.concatenate([v, a], axis=1)
-        g_att, g_ffn = (np.tanh(two_layers(w, f"{at}.gating_function.{mlp}", joint)) for mlp in ("mlp_mha", "mlp_ffn"))
-        attended = linear(w, f"{at}.out_proj", linear(w, f"{at}.a_proj", layer_norm(w, f"{at}.norm1", a)))
-        z = attention_scale * g_att * attended + v
-        zb = g_ffn * two_layers(w, f"{at}.ffn1", layer_norm(w, f"{at}.norm2", z)) + z
-        r = attention_over_clips(w, f"{at}.self_attention", layer_norm(w, f"{at}.norm3", zb), heads) + zb
-        v = two_layers(w, f"{at}.ffn2", layer_norm(w, f"{at}.norm4", r)) + r
-    return v
+    def _gates(self, name, v, a):
+        gates = super()._gates(name, v, a)
+        return {**gates, "attention": self.scale * gates["attention"]}
 
 
 def fused_by(model, samples, conditions, monkeypatch):
@@ -271,15 +232,13 @@ def fused_by(model, samples, conditions, monkeypatch):
 def check_against_slow(model, samples, monkeypatch):
     off = Intervention(ATTENTION_OFF, (Edit("scale", 0.0, None, ("attention",)),))
     fused = fused_by(model, samples, conditions_of([off]), monkeypatch)
-    weights = {key: value.numpy() for key, value in model.state_dict().items()}
-    a = model.architecture
+    slow = {"baseline": ScaledReference(model, 1.0), ATTENTION_OFF: ScaledReference(model, 0.0)}
     for position in sorted(p for batch in samples.batches for p in batch):
         query = samples.queries[position]
         features = samples.reader.read(query)
-        video, audio = features.video.astype(np.float64), features.audio.astype(np.float64)
-        for name, scale in (("baseline", 1.0), (ATTENTION_OFF, 0.0)):
-            slow = slow_fusion(weights, video, audio, a.gating_type, a.fusion_layers, a.fusion_n_heads, scale)
-            np.testing.assert_allclose(fused[name][query.qid], slow, rtol=0, atol=1e-9)
+        arrays = [x.astype(np.float64) for x in (features.video, features.audio, features.text)]
+        for name, reference in slow.items():
+            np.testing.assert_allclose(fused[name][query.qid], reference._fused(*arrays)[0], rtol=0, atol=1e-9)
     return fused
 
 

@@ -48,7 +48,7 @@ class Reference:
         """Return the outputs of one query from its features: video (n, Dv), audio (n, Da), text (T, Dt)."""
         memory, gates = self._memory(video, audio, self._project("input_txt_proj", text))
         slots, reference = self._decoder(memory[1:], self._positions(len(video)))
-        spans = sigmoid(self._mlp("span_embed", slots, 3) + _inverse_sigmoid(reference))
+        spans = sigmoid(self._mlp("span_embed", slots, 3) + inverse_sigmoid(reference))
         clips, token = self._linear("saliency_proj1", memory[1:]), self._linear("saliency_proj2", memory[:1])
         return ReferenceOutputs(
             pred_logits=self._linear("class_embed", slots),
@@ -121,7 +121,7 @@ class Reference:
         return self._feed_forward(f"{name}.ffn2", self._norm(f"{name}.norm4", r)) + r
 
     def _positions(self, n: int) -> Array:
-        return _sine(np.arange(1, n + 1) / (n + 1e-6) * 2 * np.pi, self._claims.hidden_dim)
+        return sine(np.arange(1, n + 1) / (n + 1e-6) * 2 * np.pi, self._claims.hidden_dim)
 
     def _read(self, v: Array, t: Array) -> Array:
         """Return the clips (n, D) once they have read the text (T, D)."""
@@ -151,17 +151,17 @@ class Reference:
         name = "transformer.decoder"
         for layer in range(self._claims.dec_layers):
             if layer:
-                reference = sigmoid(self._mlp(f"{name}.bbox_embed", target, 3) + _inverse_sigmoid(reference))
-            sine = np.concatenate([_sine(reference[:, i] * 2 * np.pi, dim // 2) for i in (0, 1)], axis=1)
-            query_pos = self._mlp(f"{name}.ref_point_head", sine, 2)
+                reference = sigmoid(self._mlp(f"{name}.bbox_embed", target, 3) + inverse_sigmoid(reference))
+            place = np.concatenate([sine(reference[:, i] * 2 * np.pi, dim // 2) for i in (0, 1)], axis=1)
+            query_pos = self._mlp(f"{name}.ref_point_head", place, 2)
             if layer:
-                sine = sine * self._mlp(f"{name}.query_scale", target, 2)
-            sine = sine * sigmoid(self._mlp(f"{name}.ref_anchor_head", target, 2)) / reference[:, 1:]
-            target = self._decoder_layer(f"{name}.layers.{layer}", layer == 0, target, query_pos, sine, memory, pos)
+                place = place * self._mlp(f"{name}.query_scale", target, 2)
+            place = place * sigmoid(self._mlp(f"{name}.ref_anchor_head", target, 2)) / reference[:, 1:]
+            target = self._decoder_layer(f"{name}.layers.{layer}", layer == 0, target, query_pos, place, memory, pos)
         return self._norm(f"{name}.norm", target), reference
 
     def _decoder_layer(
-        self, name: str, first: bool, target: Array, query_pos: Array, sine: Array, memory: Array, pos: Array
+        self, name: str, first: bool, target: Array, query_pos: Array, place: Array, memory: Array, pos: Array
     ) -> Array:
         def linear(leaf: str, x: Array) -> Array:
             return self._linear(f"{name}.{leaf}", x)
@@ -169,7 +169,7 @@ class Reference:
         heads = self._claims.n_heads
         q = linear("sa_qcontent_proj", target) + linear("sa_qpos_proj", query_pos)
         k = linear("sa_kcontent_proj", target) + linear("sa_kpos_proj", query_pos)
-        attended = _attention([q], [k], linear("sa_v_proj", target), heads)
+        attended = _attention([q], [k], linear("sa_v_proj", target), heads, self._seen(f"{name}.self_attn"))
         target = self._norm(f"{name}.norm1", target + linear("self_attn.out_proj", attended))
         q, k, k_pos = (
             linear("ca_qcontent_proj", target),
@@ -178,9 +178,14 @@ class Reference:
         )
         if first:
             q, k = q + linear("ca_qpos_proj", query_pos), k + k_pos
-        attended = _attention([q, linear("ca_qpos_sine_proj", sine)], [k, k_pos], linear("ca_v_proj", memory), heads)
+        q_parts, seen = [q, linear("ca_qpos_sine_proj", place)], self._seen(f"{name}.cross_attn")
+        attended = _attention(q_parts, [k, k_pos], linear("ca_v_proj", memory), heads, seen)
         target = self._norm(f"{name}.norm2", target + linear("cross_attn.out_proj", attended))
         return self._norm(f"{name}.norm3", target + self._prelu_feed_forward(name, target))
+
+    def _seen(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return which keys the attention `name` sees, spread over (H, queries, keys): a query by itself has no padding."""
+        return np.ones(1, bool)
 
     # -- the pieces --------------------------------------------------------------------------------------------------
 
@@ -214,12 +219,13 @@ class Reference:
         weights = np.split(self._w(f"{name}.in_proj_weight"), 3)
         biases = np.split(self._w(f"{name}.in_proj_bias"), 3)
         q, k, v = (x @ w.T + b for x, w, b in zip((q, k, v), weights, biases, strict=True))
-        return self._linear(f"{name}.out_proj", _attention([q], [k], v, heads))
+        return self._linear(f"{name}.out_proj", _attention([q], [k], v, heads, self._seen(name)))
 
 
-def _attention(q_parts: list[Array], k_parts: list[Array], v: Array, heads: int) -> Array:
+def _attention(q_parts: list[Array], k_parts: list[Array], v: Array, heads: int, seen: npt.NDArray[np.bool_]) -> Array:
     """Return softmax(q k / sqrt(size)) v per head; a head's query and key are its share of every part, side by side."""
     mixed = []
+    seen = np.broadcast_to(seen, (heads, len(q_parts[0]), len(v)))
     for head in range(heads):
 
         def share(x: Array, head: int = head) -> Array:
@@ -227,13 +233,13 @@ def _attention(q_parts: list[Array], k_parts: list[Array], v: Array, heads: int)
 
         q = np.concatenate([share(part) for part in q_parts], axis=1)
         k = np.concatenate([share(part) for part in k_parts], axis=1)
-        scores = q @ k.T / np.sqrt(q.shape[1])
+        scores = np.where(seen[head], q @ k.T / np.sqrt(q.shape[1]), -np.inf)
         shares = np.exp(scores - scores.max(axis=1, keepdims=True))
         mixed.append(shares / shares.sum(axis=1, keepdims=True) @ share(v))
     return np.concatenate(mixed, axis=1)
 
 
-def _sine(x: Array, dim: int) -> Array:
+def sine(x: Array, dim: int) -> Array:
     """Return (..., dim): feature k of x is sin (k even) or cos (k odd) of x / 10000^(2 (k // 2) / dim)."""
     k = np.arange(dim)
     angle = x[..., None] / 10000.0 ** (2 * (k // 2) / dim)
@@ -245,6 +251,7 @@ def sigmoid(x: Array) -> Array:
     return 1 / (1 + np.exp(-x))
 
 
-def _inverse_sigmoid(x: Array) -> Array:
+def inverse_sigmoid(x: Array) -> Array:
+    """Return log(x / (1 - x)), both parts at least 1e-3."""
     x = np.clip(x, 0, 1)
     return np.log(np.maximum(x, 1e-3) / np.maximum(1 - x, 1e-3))
