@@ -65,12 +65,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
+    if there := [name for name in ("planted", "native", "legacy") if (FOLDER / name).exists()]:
+        parser.error(f"{', '.join(there)} in {FOLDER} would be replaced; remove them first")
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary) / "demo"
         generate(work, seed=args.seed)
         content = train(work, args.seed)
-        for name in ("planted", "native", "legacy"):
-            shutil.rmtree(FOLDER / name, ignore_errors=True)
         ship_data(work, FOLDER / "planted")
     kept = {"model": content["model"], "epoch": content["epoch"], "opt": content["opt"]}
     for name, checkpoint in (("native", {"format": FORMAT, **kept}), ("legacy", kept)):

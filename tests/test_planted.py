@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from qd_detr.gates import planted
 from qd_detr.gates.data.annotations import read_annotations
-from qd_detr.gates.errors import RequestError
+from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.evaluation import evaluate
 from qd_detr.gates.train.data import load_splits
 from qd_detr.gates.train.options import resolve_options
@@ -166,3 +167,13 @@ def test_the_truth_file_is_json_that_says_how_it_was_made(dataset):
     content = json.loads((dataset / planted.TRUTH_FILE).read_text())
     assert content["seed"] == 3
     assert len(content["videos"]) == 42
+
+
+def test_a_folder_that_stands_where_the_data_are_made_is_left_alone(tmp_path: Path) -> None:
+    kept = tmp_path / f".data.{os.getpid()}.partial" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    with pytest.raises(RunError, match="cannot be written"):
+        planted.generate(tmp_path / "data", n_train=3, n_val=3)
+    assert kept.read_text() == "mine"
+    assert not (tmp_path / "data").exists()

@@ -124,6 +124,7 @@ def generate(directory: str | Path, seed: int = 0, n_train: int = 480, n_val: in
         raise RequestError(f"{directory} is there already; name a new folder")
     partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
     try:
+        partial.mkdir(parents=True)  # a folder of this name that is there is not ours, and stays
         try:
             videos = _write_all(partial, seed, n_train, n_val)
             if directory.is_dir():
@@ -148,7 +149,7 @@ def read_truth(directory: str | Path) -> dict[int, PlantedVideo]:
 
 def _write_all(directory: Path, seed: int, n_train: int, n_val: int) -> list[PlantedVideo]:
     for folder in (*V_FEAT_DIRS, T_FEAT_DIR, A_FEAT_DIR):
-        (directory / folder).mkdir(parents=True)
+        (directory / folder).mkdir()
     patterns = _Patterns(np.random.default_rng([seed, 0]))
     videos = []
     for split, count, first_qid, file, stream in (

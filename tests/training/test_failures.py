@@ -60,11 +60,20 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(finished, da
     assert {path.name for path in run.iterdir()} == {path.name for path in finished.iterdir()}
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "model_best.ckpt", "training_analysis/notes.txt"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "notes.txt",
+        "model_best.ckpt",
+        "training_analysis/notes.txt",
+        "training_analysis/epoch_1/notes.txt",
+        "training_analysis/tensorboard/notes.txt",
+    ],
+)
 def test_a_folder_with_anything_else_in_it_is_not_begun_anew(name, dataset, tmp_path, monkeypatch, capsys):
     run = tmp_path / "run"
     killed_in_its_first_epoch(flags(dataset, run), monkeypatch)
-    (run / name).parent.mkdir(exist_ok=True)
+    (run / name).parent.mkdir(exist_ok=True, parents=True)
     (run / name).write_text("mine")
     before = files(run)
     assert train.main(flags(dataset, run)) == 2

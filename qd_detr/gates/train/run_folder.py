@@ -14,6 +14,7 @@ from typing import Any
 
 from qd_detr.gates.errors import CheckpointError, RequestError, RunError
 from qd_detr.gates.files import read_json
+from qd_detr.gates.results.tree import PARTIAL, RUN_CONFIG, listed_files
 from qd_detr.gates.train import checkpoints, logs
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,9 @@ MONITOR_FOLDER = "training_analysis"
 _BEFORE_A_CHECKPOINT = re.compile(
     rf"(?:{re.escape(OPTIONS_FILE)}|{re.escape(logs.TRAIN_LOG)}|{re.escape(logs.EVAL_LOG)}|{MONITOR_FOLDER}|\..+\.partial)"
 )
-_OF_THE_MONITOR = re.compile(r"epoch_\d+|gate_evolution\.(?:json|png)|tensorboard|\..+")
+_OF_THE_MONITOR = re.compile(
+    r"gate_evolution\.(?:json|png)|\.gate_evolution[.\w]*\.partial[.\w]*|tensorboard/events\.out\.tfevents\.[^/]+"
+)
 
 
 def folder_of_new_run(options: Mapping[str, Any]) -> Path:
@@ -145,11 +148,21 @@ def _ended_before_a_checkpoint(directory: Path) -> bool:
     if not all(_BEFORE_A_CHECKPOINT.fullmatch(name) for name in names):
         return False
     monitor = directory / MONITOR_FOLDER
-    if monitor.exists() and not all(_OF_THE_MONITOR.fullmatch(path.name) for path in monitor.iterdir()):
+    if not all(_wrote(monitor, path) for path in monitor.rglob("*") if path.is_symlink() or not path.is_dir()):
         return False
     # An options file alone may be somebody's only copy of an old run's: only one that names this very folder is a run's.
     named = (_options_in(directory) or {}).get("results_dir")
     return isinstance(named, str) and Path(named).resolve() == directory.resolve()
+
+
+def _wrote(monitor: Path, path: Path) -> bool:
+    """Return whether a file in the gate monitor's folder is the monitor's: its own, or one that an epoch's tree lists."""
+    name = path.relative_to(monitor)
+    if _OF_THE_MONITOR.fullmatch(name.as_posix()):
+        return True
+    epoch, *inside = name.parts
+    listed = {RUN_CONFIG, *listed_files(monitor / epoch / RUN_CONFIG)}
+    return bool(re.fullmatch(r"epoch_\d+", epoch)) and (inside[:1] == [PARTIAL] or "/".join(inside) in listed)
 
 
 def _options_in(directory: Path) -> dict[str, Any] | None:
