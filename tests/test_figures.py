@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from qd_detr.gates.figures.trends import (
     plot_effects,
     plot_evolution,
 )
+from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import GATES, SHIFT, Gate
 from tests.test_figures_sample import make_sample
 
@@ -300,30 +301,71 @@ def test_wrapped_lines_fit_and_keep_every_word() -> None:
     )
 
 
-def test_characters_without_a_font_become_one_mark_and_controls_vanish(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "FALLBACK_FONTS", ())
-    text.forget_fonts()
-    try:
-        assert text.printable("빨간 옷을 입은 여자") == text.MISSING
-        assert text.printable("a\tred\n옷 b\u200bc") == f"a red {text.MISSING} bc"
-        assert text.families_for("옷") == [text.BASE_FONT]
-    finally:
-        monkeypatch.undo()
+@pytest.fixture
+def with_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Let the machine have the fonts whose names begin so, and no others."""
+    everything = text.installed_fonts()
+
+    def only(beginning: str) -> None:
+        chosen = [entry for entry in everything if entry.name.startswith(beginning)]
+        monkeypatch.setattr(text, "installed_fonts", lambda: chosen)
         text.forget_fonts()
 
+    yield only
+    monkeypatch.undo()
+    text.forget_fonts()
 
-def test_a_fallback_font_is_used_for_what_the_base_font_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    # DejaVu Sans Mono stands in for an installed font of another script, DejaVu Sans Display for the base.
+
+def test_characters_without_a_font_become_one_mark_and_controls_vanish(with_fonts: Callable[[str], None]) -> None:
+    with_fonts("DejaVu")
+    assert text.printable("빨간 옷을 입은 여자") == text.MISSING
+    assert text.printable("a\tred\n옷 b\u200bc") == f"a red {text.MISSING} bc"
+    assert text.families_for("옷") == [text.BASE_FONT]
+    assert text.lacking("a옷") == {"옷"}
+
+
+def test_a_font_is_found_by_its_glyphs_whatever_its_name(
+    with_fonts: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # DejaVu Sans Display, which has 47 characters, stands in for a base font that lacks a script.
     monkeypatch.setattr(text, "BASE_FONT", "DejaVu Sans Display")
-    monkeypatch.setattr(text, "FALLBACK_FONTS", ("No Such Font", "DejaVu Sans Mono"))
-    text.forget_fonts()
-    try:
-        assert "DejaVu Sans Mono" in {entry.name for entry in font_manager.fontManager.ttflist}
-        assert text.families_for("abc") == ["DejaVu Sans Display", "DejaVu Sans Mono"]
-        assert text.printable("é") == "é"
-    finally:
-        monkeypatch.undo()
-        text.forget_fonts()
+    with_fonts("DejaVu")
+    # The sans serif of ordinary width with the most characters, before serif and monospaced ones.
+    widest = text.families_for("abc")[1]
+    assert widest in {"DejaVu Sans", "DejaVu Sans Condensed"}
+    assert text.families_for("aé") == ["DejaVu Sans Display", widest]
+    with_fonts("DejaVu Sans Mono")
+    assert text.families_for("é") == ["DejaVu Sans Display", "DejaVu Sans Mono"]
+    assert text.printable("é") == "é"
+
+
+def test_without_a_font_for_the_language_figures_are_english_and_say_so(
+    with_fonts: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    with_fonts("DejaVu")
+    note = warn_of_missing_font("ko")
+    assert "no installed font has Korean" in note
+    assert [record.getMessage() for record in caplog.records] == [note]
+    figure = plot_sample(make_sample("clipwise"), FigureScale(language="ko"))
+    shown = [found.get_text() for found in figure.findobj(Text)]
+    assert "Moments" in shown
+    assert note in " ".join(shown)
+    assert warn_of_missing_font("en") == ""
+
+
+def test_a_font_installed_after_matplotlib_listed_the_fonts_is_found(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    manager = font_manager.fontManager
+    path = next(entry.fname for entry in manager.ttflist if entry.name == "DejaVu Serif")
+    copy = tmp_path / "NewlyInstalled.ttf"
+    copy.write_bytes(Path(path).read_bytes())
+    broken = tmp_path / "broken.ttf"
+    broken.write_bytes(b"no font")
+    gone = replace(manager.ttflist[0], fname=str(tmp_path / "removed.ttf"))
+    monkeypatch.setattr(manager, "ttflist", [gone])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda folders=None: [str(broken), str(copy)])
+    assert [entry.fname for entry in text.installed_fonts()] == [str(copy)]
 
 
 @pytest.mark.parametrize(

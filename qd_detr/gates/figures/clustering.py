@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
+from qd_detr.gates.figures.wording import figure_texts
 from qd_detr.gates.wording import Reason
 
 FloatArray = NDArray[np.float64]
@@ -154,11 +155,13 @@ def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> F
         raise ValueError(f"needs {groups.centres.shape[1]} feature names, got {n_features}")
     profile_height = 0.3 * groups.n_groups
     crowded = n_features > 10
-    videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
+    videos = f" of {figure_texts('en').counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     caption = style.caption_lines(
-        f"n = {style.counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. Profile: {data.what}. "
+        scale.texts,
+        f"n = {figure_texts('en').counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. "
+        f"Profile: {data.what}. "
         "Groups by k-means, their number by the largest average silhouette; below the dashed line there is no structure.",
-        style.SIGN_CAVEAT,
+        scale.texts("sign_caveat"),
     )
     height = 0.66 + 2.3 + 0.95 + profile_height + (0.75 if crowded else 0.32) + style.caption_height(caption)
     figure = style.new_figure(height)

@@ -16,6 +16,7 @@ from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten
+from qd_detr.gates.figures.wording import figure_texts
 from qd_detr.gates.gating import ATTENTION, GATES
 
 MAX_COMPARED = 8
@@ -74,9 +75,10 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     cell = 0.44 + strip
     chosen = f" {data.chosen}" if data.chosen else ""
     caption = style.caption_lines(
-        f"n = {style.counted(len(samples), 'sample')}; {gating_type} gates.{chosen} "
+        scale.texts,
+        f"n = {figure_texts('en').counted(len(samples), 'sample')}; {gating_type} gates.{chosen} "
         "Points: mean over a sample's values; lines: 5\N{EN DASH}95 %.",
-        style.SIGN_CAVEAT,
+        scale.texts("sign_caveat"),
     )
     # An odd last strip leaves room for the colour bar beside it; else it has a row of its own.
     foot = 0.2 if len(samples) % 2 else 0.58

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
+from qd_detr.gates.figures.wording import figure_texts
 from qd_detr.gates.gating import GATES
 
 FloatArray = NDArray[np.float64]
@@ -137,11 +138,11 @@ class OverallData:
 
     def caption(self) -> str:
         """Say what n is."""
-        n = style.counted(self.n_samples, "sample")
+        n = figure_texts("en").counted(self.n_samples, "sample")
         if self.n_videos is not None:
-            n += f" of {style.counted(self.n_videos, 'video')}"
+            n += f" of {figure_texts('en').counted(self.n_videos, 'video')}"
         values = int(np.asarray(self.first.counts).sum())
-        layers = style.counted(self.first.n_layers, "layer")
+        layers = figure_texts("en").counted(self.first.n_layers, "layer")
         return f"n = {n}; {values:,} values of each gate; {self.gating_type} gates, {layers}."
 
 
@@ -234,7 +235,7 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
     row_height = 0.3 + 0.2 * max(n, 2)
     tops = ([row_height] if with_injection else []) + [row_height, 1.55]
     injected = "Injection: of each sample's mean over its clips." if with_injection else ""
-    caption = style.caption_lines(f"{data.caption()} {injected}", style.SIGN_CAVEAT)
+    caption = style.caption_lines(scale.texts, f"{data.caption()} {injected}", scale.texts("sign_caveat"))
     height = 0.55 + sum(tops) + 0.72 * len(tops) + style.caption_height(caption) - 0.1
     figure = style.new_figure(height)
     style.add_heading(figure, "Gates over all samples")
@@ -249,7 +250,7 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
             ceiling = scale.injection_top(kind, summary.p95, summary.mean)
             draw_layer_summary(axes, summary, style.ROLE_COLOURS[gate.role], (0, ceiling))
             axes.set_title(f"Injection of the {gate.label} gate")
-            axes.set_xlabel(f"|g \N{DOT OPERATOR} branch| / |residual|: {style.ROLE_HINTS[gate.role]}")
+            axes.set_xlabel(f"|g \N{DOT OPERATOR} branch| / |residual|: {scale.texts.role(kind)}")
         top += row_height + 0.72
     for kind, distribution in data.gates.items():
         axes = style.add_axes_inches(figure, columns[kind], top, width, row_height)
@@ -288,7 +289,7 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
     row = 0.85 if n <= 4 else 0.5
     gap = 0.2
     caption = style.caption_lines(
-        f"{data.caption()} Heights: % of a layer's values; triangle: mean.", style.SIGN_CAVEAT
+        scale.texts, f"{data.caption()} Heights: % of a layer's values; triangle: mean.", scale.texts("sign_caveat")
     )
     height = 0.62 + n * (row + gap) + 0.3 + style.caption_height(caption)
     figure = style.new_figure(height)

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten
+from qd_detr.gates.figures.wording import figure_texts
 from qd_detr.gates.gating import ATTENTION, GATES
 
 _QUANTITIES = ("injection", "gates", "magnitudes")
@@ -93,7 +94,7 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     named = n <= NAMED_ROWS
     # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
     pooled = 1 if named else int(np.ceil(n / (_TALL_IN * style.FIGURE_DPI)))
-    caption = _caption(data, panels, words, pooled)
+    caption = _caption(scale, data, panels, words, pooled)
     top, below = 0.82, 0.94 + style.caption_height(caption)
     body = max(0.3, 0.16 * n) if named else _TALL_IN
     figure = style.new_figure(top + body + below)
@@ -151,17 +152,20 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     return figure
 
 
-def _caption(data: PatternData, panels: Mapping[tuple[str, str], FloatArray], words: str, pooled: int) -> list[str]:
-    videos = f" of {style.counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
+def _caption(
+    scale: FigureScale, data: PatternData, panels: Mapping[tuple[str, str], FloatArray], words: str, pooled: int
+) -> list[str]:
+    videos = f" of {figure_texts('en').counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     pooling = f" A line is the mean of {pooled} neighbouring samples." if pooled > 1 else ""
     odd = any(not np.isfinite(values).all() for values in panels.values())
     gaps = " Grey: no value." if odd else ""
     injected = "Injection: |g \N{DOT OPERATOR} branch| / |residual|, for the attention gate how much audio enters."
     return style.caption_lines(
-        f"n = {style.counted(len(data.sample_ids), 'sample')}{videos}; {data.gating_type} gates. Rows {words}."
+        scale.texts,
+        f"n = {figure_texts('en').counted(len(data.sample_ids), 'sample')}{videos}; {data.gating_type} gates. Rows {words}."
         f"{pooling}{gaps}",
         injected if data.injection else "",
-        style.SIGN_CAVEAT,
+        scale.texts("sign_caveat"),
     )
 
 

@@ -71,8 +71,8 @@ class StillKey:
 
 
 def query_lines(data: SampleData) -> list[str]:
-    """Give the query, wrapped to the page; nothing where there is none."""
+    """Give the query, wrapped to the page; nothing where there is none, an empty line for an empty one."""
     if data.query is None:
         return []
     room = style.PAGE_WIDTH_IN - 0.3
-    return wrap(printable(data.query) or "(empty query)", room, QUERY_PT, "bold", QUERY_LINES)
+    return wrap(printable(data.query), room, QUERY_PT, "bold", QUERY_LINES) or [""]

@@ -30,15 +30,19 @@ from qd_detr.gates.figures.sample_panels import (
     GlobalPanel,
     InjectionPanel,
     MomentsPanel,
+    OwnScalePanel,
     SaliencyPanel,
     SamplePanel,
     SpreadPanel,
     TruthMarks,
 )
 from qd_detr.gates.figures.style import FigureScale
-from qd_detr.gates.figures.text import MISSING, MISSING_NOTE, printable, put_text, shorten
+from qd_detr.gates.figures.text import MISSING, printable, put_text, shorten
+from qd_detr.gates.figures.wording import FigureTexts
 
 _FACTS_PT, _FACT_LINE_IN = 7.5, 0.15
+_OWN_IN, _OWN_TITLE_IN = 0.5, 0.14
+_BETWEEN = "  \N{MIDDLE DOT}  "
 _GLOBAL_ROW_IN, _GLOBAL_WIDTH_IN, _GLOBAL_GAP_IN = 0.19, 2.35, 0.78
 
 
@@ -53,6 +57,7 @@ class SampleLayout:
     def __init__(self, key: LayoutKey, scale: FigureScale, dpi: float) -> None:
         self.key = key
         self.scale = scale
+        self.texts = scale.texts
         self._panels: list[SamplePanel] = []
         self._time_axes: list[Axes] = []
         self._still: StillKey | None = None
@@ -61,7 +66,9 @@ class SampleLayout:
         top = heading + 2 * _FACT_LINE_IN + 0.02
         time_axis = 0.3 if heights else 0.0
         compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if not key.gating.per_clip else 0.0
-        total = top + sum(h + TITLE_IN + GAP_IN for h in heights.values()) + time_axis + compact + 0.3
+        panels = sum(height + _title_in(name) + GAP_IN for name, height in heights.items())
+        caption = style.caption_lines(self.texts, _footnote(key, self.texts))
+        total = top + panels + time_axis + compact + style.caption_height(caption)
         self.figure = style.new_figure(total, dpi=dpi)
         self._query = [
             self._text(MARGIN_IN + line * QUERY_LINE_IN, size=QUERY_PT, weight="bold")
@@ -71,19 +78,18 @@ class SampleLayout:
             self._text(heading + line * _FACT_LINE_IN, size=_FACTS_PT, color=style.NEUTRAL_COLOUR) for line in range(2)
         ]
         for name, height in heights.items():
-            top += TITLE_IN
+            top += _title_in(name)
             self._add_panel(name, style.add_axes_inches(self.figure, LEFT_IN, top, PLOT_IN, height), height)
             top += height + GAP_IN
         for axes in self._time_axes:
             axes.tick_params(labelbottom=axes is self._time_axes[-1])
         if self._time_axes:
-            self._time_axes[-1].set_xlabel("time (s)", labelpad=1.5)
+            self._time_axes[-1].set_xlabel(self.texts("time"), labelpad=1.5)
         if compact:
             self._add_global_panels(top + time_axis + TITLE_IN)
         else:
             self._add_colour_bar(top - GAP_IN + 0.1)
-        edges = "Dotted lines: edges of the ground-truth windows. " if key.truth and self._time_axes else ""
-        self._text(total - 0.2, size=7, color=style.NEUTRAL_COLOUR).set_text(edges + style.SIGN_CAVEAT)
+        style.add_caption(self.figure, caption)
         self.moving: list[Artist] = [*self._query, *self._facts]
         for panel in self._panels:
             self.moving += panel.moving
@@ -107,6 +113,8 @@ class SampleLayout:
             self._panels.append(ContributionPanel(axes, key, scale, height))
         elif part == "injection":
             self._panels.append(InjectionPanel(axes, key, scale, kind, height))
+        elif part == "own":
+            self._panels.append(OwnScalePanel(axes, key, scale, kind))
         elif part == "spread":
             self._panels.append(SpreadPanel(axes, key, scale, kind, height))
         else:
@@ -134,7 +142,7 @@ class SampleLayout:
         axes.set_yticks([])
         axes.set_xticks([-limit, 0, limit], [style.plain(-limit, 1), "0", style.plain(limit, 1)])
         axes.tick_params(labelsize=7, pad=1.5)
-        axes.set_xlabel("gate", fontsize=7, labelpad=1)
+        axes.set_xlabel(self.texts("gate"), fontsize=7, labelpad=1)
         axes.spines[["top", "right"]].set_visible(True)
 
     def set_still(self, still: StillKey) -> None:
@@ -150,34 +158,43 @@ class SampleLayout:
 
     def update(self, data: SampleData) -> None:
         """Show `data`, and nothing of the sample before."""
-        lines = query_lines(data)
+        lines = [line or self.texts("sample.empty_query") for line in query_lines(data)]
         for artist, line in zip([*self._query, *self._facts], lines + self._fact_lines(data, lines), strict=True):
             put_text(artist, line)
         for panel in self._panels:
             panel.update(data)
 
     def _fact_lines(self, data: SampleData, query: list[str]) -> list[str]:
-        room = style.PAGE_WIDTH_IN - 0.3
-        parts = [f"sample {printable(data.sample_id)}"]
+        room, say = style.PAGE_WIDTH_IN - 0.3, self.texts
+        parts = [say("sample.id", id=printable(data.sample_id))]
         if data.vid is not None:
-            parts.append(f"video {printable(data.vid)}")
-        first = shorten("  \N{MIDDLE DOT}  ".join(parts), room, _FACTS_PT)
-        parts = [] if data.duration_s is None else [f"{data.duration_s:g} s"]
+            parts.append(say("sample.video", vid=printable(data.vid)))
+        first = shorten(_BETWEEN.join(parts), room, _FACTS_PT)
+        parts = [] if data.duration_s is None else [say("sample.duration", seconds=f"{data.duration_s:g}")]
         parts += [
-            f"n = {style.counted(data.n_clips, 'clip')} of {data.clip_length_s:g} s",
-            f"{data.gating_type} gates, {style.counted(data.n_layers, 'layer')}",
+            say("sample.clips", clips=say.counted(data.n_clips, "clip"), seconds=f"{data.clip_length_s:g}"),
+            say("sample.gates", gating=data.gating_type, layers=say.counted(data.n_layers, "layer")),
         ]
         predictions = data.windows("predicted_windows", 3)
         if predictions is not None and len(predictions) > SHOWN_PREDICTIONS:
-            parts.append(f"the best {SHOWN_PREDICTIONS} of {len(predictions)} predicted windows")
+            parts.append(say("sample.best", shown=SHOWN_PREDICTIONS, all=len(predictions)))
         if not data.contributions_complete:
-            parts.append("the contributions do not sum to the effect within the bound")
+            parts.append(say("sample.incomplete"))
         odd = sum(int((~np.isfinite(gate)).sum()) for kind in data.values for gate in data.gates(kind))
         if odd:
-            parts.append(f"{style.counted(odd, 'gate value')} not finite (grey)")
+            parts.append(say("sample.not_finite", values=say.counted(odd, "gate_value")))
         if any(MISSING in line for line in [first, *query]):
-            parts.append(MISSING_NOTE)
-        return [first, shorten("  \N{MIDDLE DOT}  ".join(parts), room, _FACTS_PT)]
+            parts.append(say("missing_glyphs", mark=MISSING))
+        return [first, shorten(_BETWEEN.join(parts), room, _FACTS_PT)]
+
+
+def _footnote(key: LayoutKey, texts: FigureTexts) -> str:
+    edges = texts("sample.edges") + " " if key.truth and _panel_heights(key) else ""
+    return edges + texts("sign_caveat")
+
+
+def _title_in(name: str) -> float:
+    return _OWN_TITLE_IN if name.endswith("_own") else TITLE_IN
 
 
 def _panel_heights(key: LayoutKey) -> dict[str, float]:
@@ -193,6 +210,7 @@ def _panel_heights(key: LayoutKey) -> dict[str, float]:
     for kind, given in key.gates:
         if given:
             heights[f"{kind}_injection"] = max(0.78, 0.135 * n)
+            heights[f"{kind}_own"] = _OWN_IN
         if key.gating.per_channel:
             heights[f"{kind}_spread"] = max(0.72, 0.135 * n)
             heights[f"{kind}_strip"] = n * (0.46 if n <= 4 else 0.24)

@@ -25,7 +25,6 @@ from qd_detr.gates.figures.sample_data import FloatArray, SampleData
 from qd_detr.gates.figures.sample_key import PLOT_IN, SIDE_IN, LayoutKey, StillKey
 from qd_detr.gates.figures.style import FigureScale
 from qd_detr.gates.figures.text import text_width_in
-from qd_detr.gates.gating import GATES
 
 BEHIND, ABOVE = 2.6, 3.0  # all that moves lies above all that stays (axes frame 2.0, names 2.5 and below)
 _SIDE = 1 + SIDE_IN / PLOT_IN  # where the numbers at the right begin, in widths of the axes
@@ -46,11 +45,24 @@ def bars(windows: FloatArray, rows: ArrayLike, half_height: float | FloatArray) 
     return list(np.stack(corners, 1))
 
 
+def between_own_ends(values: FloatArray) -> tuple[FloatArray, list[tuple[float, float | None]]]:
+    """Give values as heights from 0 (their least) to 1 (their largest), and what is written at two heights.
+
+    Values that are all one lie in the middle, with that one beside them; NaN stays.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
+    # What is below 1e-6 is the noise of float32, no course over time.
+    if high - low > 1e-6 * max(1.0, abs(low), abs(high)):
+        return (values - low) / (high - low), [(0.0, low), (1.0, high)]
+    return np.where(np.isfinite(values), 0.5, np.nan), [(0.5, low), (1.0, None)]
+
+
 class SamplePanel:
     """Axes with what moves on them."""
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale) -> None:
-        self.axes, self.key, self.scale = axes, key, scale
+        self.axes, self.key, self.scale, self.texts = axes, key, scale, scale.texts
         self.moving: list[Artist] = []
         for spine in axes.spines.values():
             spine.set_zorder(2.0)
@@ -117,6 +129,14 @@ class SamplePanel:
             for row in range(rows)
         ]
 
+    def end_texts(self, *heights: float, ink: str = "black") -> list[Text]:
+        """Add numbers at the left of the axis that move with the sample, in the place of ticks."""
+        place = self.axes.get_yaxis_transform()
+        return [
+            self.move(self.axes.text(-0.012, y, "", transform=place, va="center", ha="right", size=7.2, color=ink))
+            for y in heights
+        ]
+
     def side_legend(self, height_in: float) -> list[Text]:
         """Name the layers' lines at the right, with room for numbers after each name."""
         axes, texts = self.axes, []
@@ -126,14 +146,15 @@ class SamplePanel:
             swatch = Line2D([_SIDE, _SIDE + 0.025], [y, y], color=colour, linewidth=2, transform=axes.transAxes)
             swatch.set_clip_on(False)
             axes.add_artist(swatch)
-            axes.text(_SIDE + 0.035, y, f"layer {layer_idx}", transform=axes.transAxes, va="center_baseline", size=7.2)
+            name = self.texts("layer", layer=layer_idx)
+            axes.text(_SIDE + 0.035, y, name, transform=axes.transAxes, va="center_baseline", size=7.2)
             number = axes.text(_SIDE + 0.137, y, "", transform=axes.transAxes, va="center_baseline", size=7.2)
             texts.append(self.move(number))
         return texts
 
     def layer_rows(self) -> None:
         """Label a row per layer."""
-        style.set_row_ticks(self.axes, [f"layer {layer_idx}" for layer_idx in range(self.key.n_layers)])
+        style.set_row_ticks(self.axes, self.texts.layers(self.key.n_layers))
 
 
 class TruthMarks(SamplePanel):
@@ -165,14 +186,15 @@ class MomentsPanel(SamplePanel):
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale) -> None:
         super().__init__(axes, key, scale)
         axes.grid(axis="x")
-        labels = ["ground truth"] if key.truth else []
-        labels += [f"predicted {rank}" if rank == 1 else str(rank) for rank in range(1, key.n_predictions + 1)]
+        labels = [self.texts("sample.truth")] if key.truth else []
+        ranks = [str(rank) for rank in range(1, key.n_predictions + 1)]
+        labels += [self.texts("sample.predicted", rank=rank) if rank == "1" else rank for rank in ranks]
         axes.set_ylim(len(labels) - 0.45, -0.55)
         style.set_row_ticks(axes, labels)
         axes.spines["left"].set_visible(False)
-        self.title("Moments")
+        self.title(self.texts("sample.moments"))
         if key.n_predictions:
-            self.side_title("score")
+            self.side_title(self.texts("sample.score"))
         self._bars = self.add_bars(linewidths=0)
         self._texts = self.side_texts(len(labels))
 
@@ -185,7 +207,7 @@ class MomentsPanel(SamplePanel):
         if truth is not None:
             verts += bars(truth, np.zeros(len(truth)), 0.4)
             colours += [(*to_rgb(style.TRUTH_COLOUR), 1.0)] * len(truth)
-            texts[0] = style.counted(len(truth), "window") if len(truth) else "none"
+            texts[0] = self.texts.counted(len(truth), "window") if len(truth) else self.texts("sample.none")
         if predictions is not None:
             shown = predictions[: self.key.n_predictions]
             rows = np.arange(len(shown)) + int(self.key.truth)
@@ -196,7 +218,7 @@ class MomentsPanel(SamplePanel):
                 colours.append((*to_rgb(style.PREDICTION_COLOUR), strength))
                 texts[row] = style.plain(float(score))
             if not len(shown):
-                texts[int(self.key.truth)] = "none"
+                texts[int(self.key.truth)] = self.texts("sample.none")
         self._bars.set_verts(verts)
         if colours:
             self._bars.set_facecolor(colours)
@@ -213,10 +235,9 @@ class SaliencyPanel(SamplePanel):
         axes.set_ylim(-0.06, 1.06)
         axes.set_yticks([])
         predicted, annotated = key.saliency
-        hints = ["line: predicted, in the model's own unit"] if predicted else []
-        hints += [f"area: annotated, 0 to {key.saliency_max:g}"] if annotated else []
-        self.title("Saliency", "; ".join(hints))
-        place = axes.get_yaxis_transform()
+        hints = [self.texts("sample.saliency.line")] if predicted else []
+        hints += [self.texts("sample.saliency.area", top=f"{key.saliency_max:g}")] if annotated else []
+        self.title(self.texts("sample.saliency"), "; ".join(hints))
         names = []
         if annotated:
             self._annotated = self.add_bars(facecolors="#a8d5c3", linewidths=0)
@@ -225,13 +246,10 @@ class SaliencyPanel(SamplePanel):
                 axes.add_line(Line2D([], [], color=style.PREDICTION_COLOUR, linewidth=1.1)), ABOVE + 0.6
             )
             ink = style.PREDICTION_COLOUR
-            self._ends = [
-                self.move(axes.text(-0.012, 0, "", transform=place, va="center", ha="right", size=7.2, color=ink))
-                for _ in range(2)
-            ]
-            names.append(("predicted", ink))
+            self._ends = self.end_texts(0, 1, ink=ink)
+            names.append((self.texts("sample.saliency.predicted"), ink))
         if annotated:
-            names.append(("annotated", "#007553"))
+            names.append((self.texts("sample.saliency.annotated"), "#007553"))
         for row, (name, colour) in enumerate(names):
             y = 0.88 - 0.26 * row
             axes.text(_SIDE, y, name, transform=axes.transAxes, va="center_baseline", size=7.2, color=colour)
@@ -246,18 +264,11 @@ class SaliencyPanel(SamplePanel):
             self._annotated.set_verts(bars(np.column_stack([edges[:-1], edges[1:]])[shown], half, half))
         if predicted is None:
             return
-        finite = predicted[np.isfinite(predicted)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
-        if high > low:
-            height = (predicted - low) / (high - low)
-            ends = [(0.0, style.plain(low)), (1.0, style.plain(high))]
-        else:  # a constant line lies in the middle, with its one value beside it
-            height = np.where(np.isfinite(predicted), 0.5, np.nan)
-            ends = [(0.5, style.plain(low)), (1.0, "")]
+        height, ends = between_own_ends(predicted)
         self._predicted.set_data(*stairs(edges, height).T)
-        for artist, (y, text) in zip(self._ends, ends, strict=True):
+        for artist, (y, end) in zip(self._ends, ends, strict=True):
             artist.set_y(y)
-            artist.set_text(text)
+            artist.set_text("" if end is None else style.plain(end))
 
 
 class ContributionPanel(SamplePanel):
@@ -269,14 +280,11 @@ class ContributionPanel(SamplePanel):
         axes.set_ylim(-1.06, 1.06)
         axes.set_yticks([])
         axes.axhline(0, color=style.FAINT_COLOUR, linewidth=0.6, zorder=1)
-        self.title("Audio timeline", "what a clip contributed to the prediction; below 0: against it")
-        self.side_title("sum")
+        self.title(self.texts("sample.timeline"), self.texts("sample.timeline.about"))
+        self.side_title(self.texts("sample.sum"))
         self._lines = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=style.layer_colours(key.n_layers))
         self._texts = self.side_legend(height_in)
-        place = axes.get_yaxis_transform()
-        self._ends = [
-            self.move(axes.text(-0.012, y, "", transform=place, va="center", ha="right", size=7.2)) for y in (-1, 1)
-        ]
+        self._ends = self.end_texts(-1, 1)
 
     def update(self, data: SampleData) -> None:
         """Show a sample's contributions, up to its own largest: samples differ by orders of magnitude."""
@@ -292,15 +300,15 @@ class ContributionPanel(SamplePanel):
 
 
 class InjectionPanel(SamplePanel):
-    """What a gate lets through, a line per layer."""
+    """What a gate lets through, a line per layer, on the scale that all samples share."""
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str, height_in: float) -> None:
         super().__init__(axes, key, scale)
         axes.grid(axis="x")
         self._kind = kind
-        hint = style.ROLE_HINTS[GATES[kind].role]
-        self.title(f"{GATES[kind].title}: injection", f"{hint}: |g \N{DOT OPERATOR} branch| / |residual|")
-        self.side_title("mean (max)")
+        hint = f"{self.texts.role(kind)}: {style.INJECTION_FORMULA}"
+        self.title(self.texts("sample.injection", gate=self.texts.gate_title(kind)), hint)
+        self.side_title(self.texts("sample.mean_max"))
         self._lines = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=style.layer_colours(key.n_layers))
         self._texts = self.side_legend(height_in)
 
@@ -317,7 +325,31 @@ class InjectionPanel(SamplePanel):
         self._lines.set_segments([stairs(data.clip_edges_s, row) for row in injection])
         for artist, row in zip(self._texts, injection, strict=True):
             finite = row[np.isfinite(row)]
-            artist.set_text(f"{finite.mean():.2f} ({finite.max():.2f})" if finite.size else "n/a")
+            artist.set_text(f"{finite.mean():.2f} ({finite.max():.2f})" if finite.size else self.texts("not_known"))
+
+
+class OwnScalePanel(SamplePanel):
+    """The same injection between the sample's own ends: where little audio enters, when it does is seen all the same."""
+
+    def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str) -> None:
+        super().__init__(axes, key, scale)
+        axes.grid(axis="x")
+        axes.set_ylim(-0.06, 1.06)
+        axes.set_yticks([])
+        self._kind = kind
+        self.title("", self.texts("sample.own_scale"))
+        self._lines = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=style.layer_colours(key.n_layers))
+        self._ends = self.end_texts(0, 1)
+
+    def update(self, data: SampleData) -> None:
+        """Show a sample's injection."""
+        injection = data.injection_of(self._kind)
+        assert injection is not None
+        heights, ends = between_own_ends(injection)
+        self._lines.set_segments([stairs(data.clip_edges_s, row) for row in heights])
+        for artist, (y, end) in zip(self._ends, ends, strict=True):
+            artist.set_y(y)
+            artist.set_text("" if end is None else self.texts("not_known") if np.isnan(end) else style.brief(end))
 
 
 class StripPanel(SamplePanel):
@@ -356,9 +388,8 @@ class ClipwiseStrip(StripPanel):
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str) -> None:
         super().__init__(axes, key, scale, kind)
-        low, high = style.plain(-scale.gate_limit, 1), style.plain(scale.gate_limit, 1)
-        self.title(GATES[kind].title, f"of each clip, as colour and as line (a row reaches from {low} to {high})")
-        self.side_title("mean (min \N{HORIZONTAL ELLIPSIS} max)")
+        self.title(self.texts.gate_title(kind), self.texts("sample.clipwise"))
+        self.side_title(self.texts("sample.mean_range"))
         # Black on white, so that the line is seen on the darkest colours.
         self._traces = [
             self.add_lines(ABOVE + above, colors=colour, linewidths=width)
@@ -367,10 +398,10 @@ class ClipwiseStrip(StripPanel):
 
     def update(self, data: SampleData) -> None:
         """Show a sample's gates."""
-        gates, limit = data.gates(self._kind), self.scale.gate_limit
+        gates = data.gates(self._kind)
         self.show(np.stack(gates), data)
         segments = [
-            stairs(data.clip_edges_s, layer_idx - 0.42 * np.clip(gate / limit, -1, 1))
+            stairs(data.clip_edges_s, layer_idx + 0.38 - 0.76 * between_own_ends(gate)[0])
             for layer_idx, gate in enumerate(gates)
         ]
         for trace in self._traces:
@@ -378,10 +409,11 @@ class ClipwiseStrip(StripPanel):
         for artist, gate in zip(self._texts, gates, strict=True):
             finite = gate[np.isfinite(gate)]
             if not finite.size:
-                artist.set_text("n/a")
+                artist.set_text(self.texts("not_known"))
                 continue
             low, high = style.signed(float(finite.min())), style.signed(float(finite.max()))
-            artist.set_text(f"{style.signed(float(finite.mean()))} ({low} \N{HORIZONTAL ELLIPSIS} {high})")
+            mean = style.signed(float(finite.mean()))
+            artist.set_text(self.texts("sample.mean_range.values", mean=mean, low=low, high=high))
 
 
 class ChannelStrip(StripPanel):
@@ -389,8 +421,8 @@ class ChannelStrip(StripPanel):
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str) -> None:
         super().__init__(axes, key, scale, kind)
-        self.title(GATES[kind].title, "of each channel, in the order of its mean over time")
-        self.side_title("mean |g|")
+        self.title(self.texts.gate_title(kind), self.texts("sample.channels"))
+        self.side_title(self.texts("sample.mean_magnitude"))
 
     def update(self, data: SampleData) -> None:
         """Show a sample's gates."""
@@ -400,25 +432,32 @@ class ChannelStrip(StripPanel):
             known = np.isfinite(gate)
             filled = np.where(known, gate, 0.0)
             blocks.append(gate.T[np.argsort(-filled.sum(axis=0), kind="stable")])  # (D, C)
-            artist.set_text(style.plain(float(np.abs(filled).sum() / known.sum())) if known.any() else "n/a")
+            mean = style.plain(float(np.abs(filled).sum() / known.sum())) if known.any() else self.texts("not_known")
+            artist.set_text(mean)
         self.show(np.concatenate(blocks), data)
 
 
 class SpreadPanel(SamplePanel):
-    """Elementwise gates: mean and standard deviation over the channels of a clip, two lines per layer."""
+    """Elementwise gates: mean and standard deviation over the channels of a clip, two lines per layer.
+
+    The axis has the sample's own ends, 0 among them; the colours below it are on the scale that all samples share.
+    """
 
     def __init__(self, axes: Axes, key: LayoutKey, scale: FigureScale, kind: str, height_in: float) -> None:
         super().__init__(axes, key, scale)
         axes.grid(axis="x")
         self._kind = kind
-        axes.set_ylim(-1.06 * scale.gate_limit, 1.06 * scale.gate_limit)
-        axes.axhline(0, color=style.FAINT_COLOUR, linewidth=0.6, zorder=1)
-        self.title(GATES[kind].title, "over the channels of a clip: mean (solid), standard deviation (dashed)")
-        self.side_title("mean, std")
+        axes.set_ylim(-0.06, 1.06)
+        axes.set_yticks([])
+        self._zero = self.add_lines(ABOVE, linewidths=0.6, colors=style.FAINT_COLOUR)
+        self._zero.set_transform(axes.get_yaxis_transform())
+        self.title(self.texts.gate_title(kind), self.texts("sample.spread"))
+        self.side_title(self.texts("sample.mean_std"))
         colours = style.layer_colours(key.n_layers)
         self._means = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=colours)
         self._stds = self.add_lines(ABOVE + 0.6, linewidths=1.1, colors=colours, linestyles=[(0, (3, 1.5))])
         self._texts = self.side_legend(height_in)
+        self._ends = self.end_texts(0, 1)
 
     def update(self, data: SampleData) -> None:
         """Show a sample's gates."""
@@ -430,14 +469,19 @@ class SpreadPanel(SamplePanel):
             count[count == 0] = np.nan
             mean = filled.sum(axis=1) / count  # (C,)
             std = np.sqrt((np.where(known, gate - mean[:, None], 0.0) ** 2).sum(axis=1) / count)
-            means.append(stairs(data.clip_edges_s, mean))
-            stds.append(stairs(data.clip_edges_s, std))
+            means.append(mean)
+            stds.append(std)
             if np.isfinite(mean).any():
                 artist.set_text(f"{style.signed(float(np.nanmean(mean)))}, {np.nanmean(std):.2f}")
             else:
-                artist.set_text("n/a")
-        self._means.set_segments(means)
-        self._stds.set_segments(stds)
+                artist.set_text(self.texts("not_known"))
+        low, high = -style.largest(*(-mean for mean in means)), style.largest(*means, *stds)
+        room = high - low or 1.0
+        for lines, values in ((self._means, means), (self._stds, stds)):
+            lines.set_segments([stairs(data.clip_edges_s, (row - low) / room) for row in values])
+        self._zero.set_segments([[(0.0, -low / room), (1.0, -low / room)]])
+        for artist, end in zip(self._ends, (low, high), strict=True):
+            artist.set_text(style.brief(end + 0.0))
 
 
 class GlobalPanel(SamplePanel):
@@ -453,8 +497,8 @@ class GlobalPanel(SamplePanel):
         axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel("gate", labelpad=1)
-        self.title(GATES[kind].title, "one value for the video")
+        axes.set_xlabel(self.texts("gate"), labelpad=1)
+        self.title(self.texts.gate_title(kind), self.texts("sample.global"))
         self._bars = self.add_bars(edgecolors="#333333", linewidths=0.5)
         self._texts = self.side_texts(key.n_layers, 1.03, 7.5)
 

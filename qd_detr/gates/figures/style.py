@@ -25,17 +25,17 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from qd_detr.gates.figures.text import printable, put_text, wrap
+from qd_detr.gates.figures.wording import FigureTexts, figure_fonts, figure_texts
 from qd_detr.gates.gating import AUDIO, REFINEMENT, SHIFT
 
 PAGE_WIDTH_IN = 7.2  # the text width of a two-column paper: font sizes below are those on the printed page
 FIGURE_DPI = 200
-SAMPLE_DPI = 120
+SAMPLE_DPI = 170  # 1,224 pixels wide
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
 # Okabe-Ito blue, vermilion and green: told apart with any colour vision, the first two in grey as well.
 ATTENTION_COLOUR = "#0072b2"
 ROLE_COLOURS = {AUDIO: ATTENTION_COLOUR, REFINEMENT: "#d55e00", SHIFT: "#009e73"}
-ROLE_HINTS = {AUDIO: "how much audio enters", REFINEMENT: "refinement, not audio", SHIFT: "added to every feature"}
 TRUTH_COLOUR = "#009e73"
 PREDICTION_COLOUR = "#5a3d8a"
 NEUTRAL_COLOUR = "#4d4d4d"
@@ -43,14 +43,14 @@ FAINT_COLOUR = "#8c8c8c"
 NULL_COLOUR = "#c4c4c4"
 NO_VALUE_COLOUR = "#9c9c9c"  # darker than the middle of the gates' colours, which is nearly white
 
-SIGN_CAVEAT = "The sign of a gate alone means nothing: the projection behind it can flip its own."
+INJECTION_FORMULA = "|g \N{DOT OPERATOR} branch| / |residual|"
 
 PNG_COMPRESS_LEVEL = 3  # a third quicker than the usual 6, and as small on these figures
 
 _CAPTION_PT = 7
+_RAISED = str.maketrans("-0123456789", "\N{SUPERSCRIPT MINUS}⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 _STYLE: dict[str, Any] = {
-    "font.family": ["DejaVu Sans"],
     "font.size": 8,
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
@@ -78,7 +78,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "pdf.fonttype": 42,  # TrueType: journals refuse Type 3
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # text stays text; `save_figure` puts the fonts in
     "svg.hashsalt": "qd-detr-gates",  # the same figure gives the same bytes
 }
 _RC: Any = {  # Any: matplotlib's stubs want each key as a literal
@@ -92,15 +92,15 @@ _R = TypeVar("_R")
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Apply the house style, and put back whatever settings were there before."""
+def house_style(language: str = "en") -> Iterator[None]:
+    """Apply the house style with fonts for `language`, and put back whatever settings were there before."""
     # Fonts without a bold face, or with tables that a pdf leaves out, are no news to a reader of 1,550 figures.
     loggers = [logging.getLogger(name) for name in ("matplotlib.font_manager", "fontTools.subset")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with matplotlib.rc_context(_RC):
+        with matplotlib.rc_context(_RC | {"font.family": figure_fonts(language)}):
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -108,11 +108,12 @@ def house_style() -> Iterator[None]:
 
 
 def in_house_style(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Give `function` run under `house_style`."""
+    """Give `function` run under `house_style`, in the language of the `FigureScale` among its arguments."""
 
     @wraps(function)
     def styled(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        with house_style():
+        given = [one.language for one in (*args, *kwargs.values()) if isinstance(one, FigureScale)]
+        with house_style(*given):
             return function(*args, **kwargs)
 
     return styled
@@ -135,16 +136,19 @@ MAGNITUDE_COLOURS = _sequential()
 
 @dataclass(frozen=True)
 class FigureScale:
-    """The scales that every figure of one report shares.
+    """The scales that every figure of one report shares, and the language of its words.
 
     Attributes:
         gate_limit: Gates are shown from -gate_limit to +gate_limit, so that 0 is the middle of the colours.
         injection_max: By kind of gate the top of its injection (no unit: |g * branch| / |residual|). A kind that is not
             there: each figure's own largest value, rounded up.
+        language: "en" or "ko"; English where no installed font has the characters of the language, and then the figures
+            say so.
     """
 
     gate_limit: float = 1.0
     injection_max: Mapping[str, float] = field(default_factory=dict)
+    language: str = "en"
 
     def __post_init__(self) -> None:
         tops = {f"injection_max of the {kind} gate": top for kind, top in self.injection_max.items()}
@@ -158,6 +162,7 @@ class FigureScale:
         gate_range: tuple[float, float] | None,
         data_range: tuple[float, float] | None = None,
         injection_max: Mapping[str, float] | None = None,
+        language: str = "en",
     ) -> FigureScale:
         """Give the scale of gates of a known range, else of the data's range, made symmetric about 0.
 
@@ -170,11 +175,16 @@ class FigureScale:
         limit = max(abs(limits[0]), abs(limits[1]))
         if gate_range is None:
             limit = round_up(limit)
-        return cls(limit, injection_max or {})
+        return cls(limit, injection_max or {}, language)
 
     def injection_top(self, kind: str, *values: ArrayLike | None) -> float:
         """Give the top of a gate's injection: the report's, else the largest of these values, rounded up."""
         return self.injection_max.get(kind) or round_up(largest(*values))
+
+    @property
+    def texts(self) -> FigureTexts:
+        """The words of the figures."""
+        return figure_texts(self.language)
 
     @property
     def gate_norm(self) -> Normalize:
@@ -234,9 +244,15 @@ def plain(value: float, digits: int = 2) -> str:
     return signed(value, digits).lstrip("+")
 
 
-def counted(n: int, noun: str, plural: str | None = None) -> str:
-    """Write `1 sample`, `1,550 samples`, `2 queries`."""
-    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+def brief(value: float) -> str:
+    """Write a number with three significant digits and a real minus, very small and large ones with a power of ten."""
+    if not np.isfinite(value):
+        return "n/a"
+    text = f"{value:.3g}"
+    if "e" in text:
+        digits, _, power = text.partition("e")
+        text = f"{digits}\N{MULTIPLICATION SIGN}10{str(int(power)).translate(_RAISED)}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def new_figure(height_in: float, width_in: float = PAGE_WIDTH_IN, dpi: float = FIGURE_DPI) -> Figure:
@@ -315,10 +331,13 @@ def add_heading(figure: Figure, title: str) -> None:
     figure.text(0.12 / width, 1 - 0.1 / height, title, size=10.5, weight="bold", va="top")
 
 
-def caption_lines(*sentences: str) -> list[str]:
-    """Wrap a caption to the page's width; the figure's height has to leave `caption_height` for it."""
+def caption_lines(texts: FigureTexts, *sentences: str) -> list[str]:
+    """Wrap a caption to the page's width; the figure's height has to leave `caption_height` for it.
+
+    Where the words are not in the language asked for, it ends with why.
+    """
     lines: list[str] = []
-    for sentence in filter(None, sentences):
+    for sentence in filter(None, (*sentences, texts.note)):
         lines += wrap(printable(sentence), PAGE_WIDTH_IN - 0.3, _CAPTION_PT, max_lines=4)
     return lines
 

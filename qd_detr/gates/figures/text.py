@@ -2,85 +2,104 @@
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
 
 from matplotlib import font_manager
+from matplotlib.font_manager import FontEntry
 from matplotlib.ft2font import FT2Font, LoadFlags
 from matplotlib.text import Text
 
 BASE_FONT = "DejaVu Sans"
-# In order of preference; those installed are used for the characters that the base font lacks.
-FALLBACK_FONTS = (
-    "Noto Sans CJK KR",
-    "Noto Sans KR",
-    "NanumGothic",
-    "Nanum Gothic",
-    "Malgun Gothic",
-    "Apple SD Gothic Neo",
-    "AppleGothic",
-    "Noto Sans CJK JP",
-    "Noto Sans JP",
-    "IPAexGothic",
-    "IPAPGothic",
-    "IPAGothic",
-    "TakaoPGothic",
-    "Yu Gothic",
-    "Hiragino Sans",
-    "MS Gothic",
-    "Noto Sans CJK SC",
-    "Noto Sans SC",
-    "Noto Sans CJK TC",
-    "Noto Sans TC",
-    "Source Han Sans",
-    "Source Han Sans SC",
-    "WenQuanYi Zen Hei",
-    "WenQuanYi Micro Hei",
-    "Microsoft YaHei",
-    "PingFang SC",
-    "PingFang HK",
-    "Heiti TC",
-    "SimHei",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-    "Unifont",
-)
 MISSING = "[\N{HORIZONTAL ELLIPSIS}]"
-MISSING_NOTE = f"{MISSING} stands for characters that no installed font has."
 
 _FACE_SIZE = 100  # of the face that glyph widths are read from
+_BOXES = "Last Resort"  # fonts of this name have a box for every character, and a glyph for none
+_NORMAL_WEIGHT = 400
+# PANOSE digits of a font: the first 2 is text in ordinary letters, the second 11 to 15 sans serif, the fourth 9 monospaced.
+_TEXT, _SANS, _MONOSPACED = 2, range(11, 16), 9
+
+
+def installed_fonts() -> list[FontEntry]:
+    """Give every font of this machine, also those that were installed after matplotlib made its list of fonts."""
+    manager = font_manager.fontManager
+    # Without folders matplotlib would ask macOS's system profiler, which takes seconds.
+    folders = font_manager.OSXFontDirectories if sys.platform == "darwin" else None
+    known = {Path(entry.fname).name for entry in manager.ttflist}
+    for path in sorted(font_manager.findSystemFonts(folders)):
+        if Path(path).name not in known:
+            try:
+                manager.addfont(path)
+            except (OSError, RuntimeError):  # a damaged file, or a format that FreeType does not read
+                continue
+    return [entry for entry in manager.ttflist if Path(entry.fname).is_file() and _BOXES not in entry.name]
 
 
 @lru_cache(maxsize=1)
-def installed_fallbacks() -> tuple[str, ...]:
-    """Give the fallback fonts that this machine has."""
-    known = {entry.name for entry in font_manager.fontManager.ttflist}
-    return tuple(name for name in FALLBACK_FONTS if name in known)
+def _fallbacks() -> Mapping[str, frozenset[int]]:
+    """Give the characters of every font by its family, the most suitable font first: found by what it has, not by its name.
+
+    Sans serif of ordinary weight before all others, and of these the one with the most characters: a text takes few fonts.
+    """
+    faces: dict[str, FontEntry] = {}
+    for entry in installed_fonts():
+        if entry.style == "normal":
+            known = faces.setdefault(entry.name, entry)
+            if abs(int(entry.weight) - _NORMAL_WEIGHT) < abs(int(known.weight) - _NORMAL_WEIGHT):
+                faces[entry.name] = entry
+    ranked = []
+    for family, entry in faces.items():
+        face = FT2Font(entry.fname)
+        letters = frozenset(face.get_charmap())
+        ranked.append((_unsuited(face, int(entry.weight)), -len(letters), family, letters))
+    return MappingProxyType({family: letters for _, _, family, letters in sorted(ranked, key=lambda one: one[:3])})
 
 
-@lru_cache(maxsize=32)
-def _characters(family: str) -> frozenset[int]:
-    path = font_manager.findfont(font_manager.FontProperties(family=family), fallback_to_default=False)
+def _unsuited(face: FT2Font, weight: int) -> int:
+    """Give 0 for a sans serif font of proportional width and ordinary weight, 1 where the font does not say, 2 for others."""
+    facts = face.get_sfnt_table("OS/2")
+    panose = tuple(facts["panose"]) if facts else (0,) * 10
+    if panose[0] not in (0, _TEXT) or panose[3] == _MONOSPACED or abs(weight - _NORMAL_WEIGHT) > 100:
+        return 2
+    return 0 if panose[1] in _SANS else 1 if panose[1] in (0, 1) else 2
+
+
+@lru_cache(maxsize=1)
+def _base_characters() -> frozenset[int]:
+    path = font_manager.findfont(font_manager.FontProperties(family=BASE_FONT), fallback_to_default=False)
     return frozenset(FT2Font(path).get_charmap())
+
+
+@lru_cache(maxsize=65536)
+def _family(character: int) -> str | None:
+    """Give the font that a character is drawn in, None where no font has it."""
+    if character in _base_characters():
+        return BASE_FONT
+    return next((family for family, letters in _fallbacks().items() if character in letters), None)
 
 
 def forget_fonts() -> None:
     """Look for installed fonts anew (after `matplotlib.font_manager.fontManager.addfont`)."""
-    installed_fallbacks.cache_clear()
-    _characters.cache_clear()
+    for known in (_fallbacks, _base_characters, _family, _face, _advance):
+        known.cache_clear()
 
 
-def families_for(text: str) -> list[str]:
+def lacking(text: Iterable[str]) -> set[str]:
+    """Give the characters of `text` that no font of this machine has."""
+    return {character for character in set(text) if _family(ord(character)) is None}
+
+
+def families_for(text: Iterable[str]) -> list[str]:
     """Give the fonts that together have the characters of `text`, as far as this machine has them."""
-    families = [BASE_FONT]
-    lacking = {ord(c) for c in text} - _characters(BASE_FONT)
-    for family in installed_fallbacks():
-        if not lacking:
-            break
-        if lacking & _characters(family):
-            families.append(family)
-            lacking -= _characters(family)
-    return families
+    needed = {_family(ord(character)) for character in set(text)}
+    if needed <= {BASE_FONT, None}:
+        return [BASE_FONT]
+    # In the order of rank: matplotlib takes the first that has a glyph, whichever other characters a text has.
+    return [BASE_FONT, *(family for family in _fallbacks() if family in needed and family != BASE_FONT)]
 
 
 def printable(text: str) -> str:
@@ -91,12 +110,11 @@ def printable(text: str) -> str:
     line = " ".join(unicodedata.normalize("NFC", text).split())
     if line.isascii() and line.isprintable():
         return line
-    available = frozenset().union(*(_characters(family) for family in families_for(line)))
     shown: list[str] = []
     for character in line:
         if unicodedata.category(character) in ("Cc", "Cf", "Cs") or 0xFE00 <= ord(character) <= 0xFE0F:
             continue  # control, direction and variation marks have no glyph of their own
-        if ord(character) in available:
+        if _family(ord(character)) is not None:
             shown.append(character)
         elif not shown or shown[-1] != MISSING:
             shown.append(MISSING)
@@ -113,9 +131,9 @@ def put_text(artist: Text, text: str) -> None:
     artist.set_fontfamily([BASE_FONT] if text.isascii() else families_for(text))
 
 
-@lru_cache(maxsize=4)
-def _face(weight: str) -> FT2Font:
-    face = FT2Font(font_manager.findfont(font_manager.FontProperties(family=BASE_FONT, weight=weight)))
+@lru_cache(maxsize=16)
+def _face(family: str, weight: str) -> FT2Font:
+    face = FT2Font(font_manager.findfont(font_manager.FontProperties(family=family, weight=weight)))
     face.set_size(_FACE_SIZE, 72)
     return face
 
@@ -124,10 +142,11 @@ def _face(weight: str) -> FT2Font:
 def _advance(character: str, weight: str) -> float:
     if unicodedata.combining(character):
         return 0.0
-    if ord(character) in _characters(BASE_FONT):
-        glyph = _face(weight).load_char(ord(character), flags=LoadFlags.NO_HINTING)
-        return glyph.linearHoriAdvance / 65536 / _FACE_SIZE
-    return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.7
+    family = _family(ord(character))
+    if family is None:  # `printable` leaves none of these in a text
+        return 1.0 if unicodedata.east_asian_width(character) in "WF" else 0.7
+    glyph = _face(family, weight).load_char(ord(character), flags=LoadFlags.NO_HINTING)
+    return glyph.linearHoriAdvance / 65536 / _FACE_SIZE
 
 
 def text_width_in(text: str, size_pt: float, weight: str = "normal") -> float:

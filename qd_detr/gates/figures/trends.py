@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten, text_width_in
+from qd_detr.gates.figures.wording import figure_texts
 
 FloatArray = NDArray[np.float64]
 _EVOLUTION_WIDTH_IN = 5.1
@@ -250,7 +251,7 @@ def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> F
     if not data.rows or not all(data.rows):
         raise ValueError("the evolution needs at least one panel")
     body = [max(1.15, 0.165 * len(row[0].series)) for row in data.rows]
-    caption = style.caption_lines(data.caption)
+    caption = style.caption_lines(figure_texts("en"), data.caption)
     figure = style.new_figure(0.42 + sum(body) + 0.36 * len(body) + 0.36 + style.caption_height(caption))
     style.add_heading(figure, title)
     top = 0.42
@@ -285,7 +286,7 @@ def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> F
 @in_house_style
 def plot_dose_curve(data: DoseData) -> Figure:
     """Draw a metric against a dose, the dose as trained marked."""
-    caption = style.caption_lines(data.caption)
+    caption = style.caption_lines(figure_texts("en"), data.caption)
     figure = style.new_figure(0.72 + 2.4 + 0.45 + style.caption_height(caption))
     style.add_heading(figure, data.title)
     axes = style.add_axes_inches(figure, 0.72, 0.72, 5.1, 2.4)
@@ -331,7 +332,7 @@ def plot_effects(data: EffectsData) -> Figure:
     right = 1.95
     body = max(0.4, 0.2 * len(rows))
     directed = bool(data.better or data.worse)
-    caption = style.caption_lines(data.caption)
+    caption = style.caption_lines(figure_texts("en"), data.caption)
     height = 0.58 + body + 0.46 + (0.18 if directed else 0) + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, data.title)
@@ -440,10 +441,12 @@ def plot_alignment(data: AlignmentData) -> Figure:
     body = n_layers * (row + gap) - gap
     contrast_height = max(0.35, 0.26 * n_layers)
     shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
-    n = style.counted(data.n_samples, "sample")
+    n = figure_texts("en").counted(data.n_samples, "sample")
     if data.n_windows is not None:
-        n += f", {style.counted(data.n_windows, 'window')}"
-    caption = style.caption_lines(f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}.")
+        n += f", {figure_texts('en').counted(data.n_windows, 'window')}"
+    caption = style.caption_lines(
+        figure_texts("en"), f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}."
+    )
     figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 0.48 + style.caption_height(caption))
     quantity = printable(data.quantity)
     if quantity[1:2].islower():  # "Attention gate", but not "FFN gate"

@@ -25,6 +25,7 @@ from qd_detr.gates.figures.sample import plot_sample
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_pool import write_sample_figures
 from qd_detr.gates.figures.style import FigureScale, round_up, save_figure
+from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import ATTENTION, ValueRange
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.drawing_findings import finding_figures
@@ -109,9 +110,9 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
         return [], [Reason("figures.left_out")]
     analysis = findings.analysis
     suffix = options.figure_format
-    scale = run_scale(analysis)
+    scale = run_scale(analysis, options.lang)
     made: Figures = []
-    notes: list[Reason] = []
+    notes: list[Reason] = [Reason(f"no_font.{options.lang}")] if warn_of_missing_font(options.lang) else []
 
     def save(figure: Any, name: str, caption: Reason) -> None:
         save_figure(figure, tree.path(f"{name}.{suffix}"))
@@ -164,14 +165,15 @@ def _draw_samples(tree: ResultsTree, findings: RunFindings, scale: FigureScale, 
         write_sample_figures(items(), folder, scale, workers=0 if few else None, progress=report)
 
 
-def run_scale(analysis: GateAnalysis) -> FigureScale:
-    """Return the one scale of all figures of a run."""
+def run_scale(analysis: GateAnalysis, language: str = "en") -> FigureScale:
+    """Return the one scale of all figures of a run, whose words are in `language`."""
     overall = {gate.kind: analysis.statistics[gate.gates_key] for gate in analysis.facts.gates}
     tops = {kind: _injection_top(entry["injection"]) for kind, entry in overall.items() if entry["injection"]}
     return FigureScale.for_gates(
         analysis.facts.gate_range,
         (min(e["min"] for e in overall.values()), max(e["max"] for e in overall.values())),
         {kind: top for kind, top in tops.items() if top},
+        language,
     )
 
 

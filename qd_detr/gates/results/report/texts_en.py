@@ -6,24 +6,13 @@ from __future__ import annotations
 
 EN = {
     # Counts: {..}.one for exactly one, {..}.many for any other number.
-    "count.query.one": "{n} query",
-    "count.query.many": "{n} queries",
     "count.query_was.one": "{n} query was",
     "count.query_was.many": "{n} queries were",
-    "count.sample.one": "{n} sample",
-    "count.sample.many": "{n} samples",
-    "count.video.one": "{n} video",
-    "count.video.many": "{n} videos",
-    "count.source_video.one": "{n} source video",
-    "count.source_video.many": "{n} source videos",
-    "count.layer.one": "{n} layer",
-    "count.layer.many": "{n} layers",
     "count.gate.one": "{n} gate",
     "count.gate.many": "{n} gates",
     "count.comparison.one": "{n} comparison",
     "count.comparison.many": "{n} comparisons",
     # Names of things.
-    "layer": "layer {layer}",
     "gate.attention": "layer {layer} attention gate",
     "gate.ffn": "layer {layer} FFN gate",
     "gate.other": "layer {layer} {label} gate",

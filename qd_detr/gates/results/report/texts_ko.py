@@ -5,23 +5,12 @@
 from __future__ import annotations
 
 KO = {
-    "count.query.one": "쿼리 {n}개",
-    "count.query.many": "쿼리 {n}개",
     "count.query_was.one": "쿼리 {n}개",
     "count.query_was.many": "쿼리 {n}개",
-    "count.sample.one": "샘플 {n}개",
-    "count.sample.many": "샘플 {n}개",
-    "count.video.one": "비디오 {n}개",
-    "count.video.many": "비디오 {n}개",
-    "count.source_video.one": "원본 비디오 {n}개",
-    "count.source_video.many": "원본 비디오 {n}개",
-    "count.layer.one": "레이어 {n}개",
-    "count.layer.many": "레이어 {n}개",
     "count.gate.one": "게이트 {n}개",
     "count.gate.many": "게이트 {n}개",
     "count.comparison.one": "비교 {n}건",
     "count.comparison.many": "비교 {n}건",
-    "layer": "레이어 {layer}",
     "gate.attention": "레이어 {layer}의 attention 게이트",
     "gate.ffn": "레이어 {layer}의 FFN 게이트",
     "gate.other": "레이어 {layer}의 {label} 게이트",

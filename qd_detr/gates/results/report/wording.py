@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from qd_detr.gates.figures.wording import CATALOGUES as FIGURES
 from qd_detr.gates.gating import label_of
 from qd_detr.gates.results.report.texts_en import EN
 from qd_detr.gates.results.report.texts_ko import KO
 from qd_detr.gates.wording import Reason, Texts
 
-CATALOGUES = {"en": EN, "ko": KO}
+# With the words of the figures: one word for one thing in both.
+CATALOGUES = {"en": FIGURES["en"] | EN, "ko": FIGURES["ko"] | KO}
 
 
 def report_texts(language: str) -> Texts:
