@@ -69,6 +69,11 @@ def flips(up: float, down: float) -> Generator:
     return generate
 
 
+def _more_flips(either_way: float) -> Moved:
+    """Beside what flips either way, as many queries more are rescued (harmed) as the effect says."""
+    return lambda points: flips(either_way + max(points, 0.0) / 100, either_way + max(-points, 0.0) / 100)
+
+
 # the generator and its true mean, percent points
 NO_EFFECT: dict[str, tuple[Generator, float]] = {
     "AP effects": (ap_effects, 0.0),
@@ -78,6 +83,17 @@ NO_EFFECT: dict[str, tuple[Generator, float]] = {
 ONE_SIDED: dict[str, tuple[Generator, float]] = {
     "R1, 5 % flip, all rescued": (flips(0.05, 0.0), 5.0),
     "R1, 10 % flip, 4 in 5 rescued": (flips(0.08, 0.02), 6.0),
+}
+
+
+Moved = Callable[[float], Generator]
+"""An effect, percent points, to the generator of data that have it."""
+DETECTABLE: dict[str, tuple[Generator, Moved]] = {
+    "AP effects, shifted": (ap_effects, lambda points: _plus(ap_effects, points)),
+    **{
+        f"R1, {flipped} % flip, and more one way": (flips(flipped / 200, flipped / 200), _more_flips(flipped / 200))
+        for flipped in (2, 5, 10, 20)
+    },
 }
 
 
@@ -153,16 +169,11 @@ def main(argv: list[str] | None = None) -> int:
             rates.append(f"{clusters}: {percent(found)}")
         print(f"  {name:32s} {'  '.join(rates)}", flush=True)
     print("\npower at the minimum detectable effect that another data set of the same structure states (80 +- 3 %)")
-    for name, (generate, _) in NO_EFFECT.items():
+    for name, (generate, effect) in DETECTABLE.items():
         rates = []
-        for clusters in (20, 90, 474):
-            found = []
-            for video, values in data_sets(rng, sizes, clusters, generate, n if clusters < 400 else n // 2):
-                stated = [verdict_of(one)["minimum_detectable"] for one in intervals(values, video, 50, args.seed)]
-                typical = float(np.mean([effect for effect in stated if effect is not None]))
-                fresh = generate(rng, video, values.shape[1]) + typical
-                found += [verdict_of(one)["verdict"] == "helps" for one in intervals(fresh, video, draws, args.seed)]
-            rates.append(f"{clusters}: {percent(found)}")
+        for clusters in (6, 10, 20, 40, 90, 474):
+            count = n if clusters < 400 else n // 2
+            rates.append(f"{clusters}: {percent(_detected(rng, sizes, clusters, generate, effect, count, draws))}")
         print(f"  {name:32s} {'  '.join(rates)}", flush=True)
     print(f"\none of {len(SLICE_SHARES)} slices said to differ, all alike (wanted: <= 5 %)")
     for name, (generate, _) in (NO_EFFECT | ONE_SIDED).items():
@@ -195,6 +206,23 @@ ONE_MODE: dict[str, Callable[[Rng, tuple[int, int]], Array]] = {
     "Cauchy": lambda rng, shape: rng.standard_cauchy(shape),
     "half at 0, half even": lambda rng, shape: np.where(rng.random(shape) < 0.5, 0.0, rng.random(shape)),
 }
+
+
+def _detected(
+    rng: Rng, sizes: NDArray[np.intp], clusters: int, generate: Generator, moved: Moved, count: int, draws: int
+) -> list[bool]:
+    """Return per data set whether the verdict is right where half the effects help and half hurt, all just detectable."""
+    groups = data_sets(rng, sizes, clusters, generate, count)
+    stated = [
+        verdict_of(one)["minimum_detectable"] for video, values in groups for one in intervals(values, video, 50, 0)
+    ]
+    typical = float(np.mean([effect for effect in stated if effect is not None]))
+    found = []
+    for i, (video, values) in enumerate(groups):
+        sign, wanted = (1, "helps") if i % 2 else (-1, "hurts")
+        fresh = moved(sign * typical)(rng, video, values.shape[1])
+        found += [verdict_of(one)["verdict"] == wanted for one in intervals(fresh, video, draws, 0)]
+    return found
 
 
 def _plus(generate: Generator, shift: float) -> Generator:

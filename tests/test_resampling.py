@@ -21,6 +21,7 @@ from qd_detr.gates.analysis.resampling import (
     ratio_bootstrap,
 )
 from qd_detr.gates.analysis.student import t_cdf, t_quantile
+from qd_detr.gates.analysis.verdicts import minimum_detectable
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.results.report.wording import in_english
 from qd_detr.gates.wording import Reason
@@ -213,6 +214,24 @@ def test_from_six_to_nine_videos_the_interval_is_a_cluster_t_interval():
     unrelated = values.var(ddof=1) / len(values)
     assert got["design_effect"] == pytest.approx(8 / 7 * sum(x * x for x in off) / unrelated)
     assert got["reason_key"] == "few_clusters"
+
+
+def test_the_minimum_detectable_effect_counts_the_scatter_of_the_queries_that_make_it_up():
+    # 20 videos of one query: 2 rescued, 2 harmed
+    right_or_wrong = np.array([100.0, 100, -100, -100] + [0.0] * 16)
+    (effect,) = paired_bootstrap(right_or_wrong, [f"{i:02d}" for i in range(20)], seed=0, draws=500)
+    assert (effect["estimate"], effect["change_size"], effect["design_effect"]) == (0.0, 100.0, pytest.approx(1.0))
+    # variance of the mean 40000 / (19 * 20), and a video more that flips: 5 points
+    assert effect["standard_error"] == pytest.approx(math.sqrt(40000 / (19 * 20) + 25))
+    reach = 2.0930 + 0.8610  # Student's t with 19 degrees of freedom at 97.5 % and 80 %
+    d = 20.0
+    for _ in range(200):  # the fixed point, by iteration
+        d = reach * math.sqrt(effect["standard_error"] ** 2 + (1 + 2 * math.log(20) / 20) * d * (100 - d) / 20)
+    assert minimum_detectable(effect) == pytest.approx(d, rel=1e-4)
+    uneven = right_or_wrong * np.linspace(1, 0.9, 20)
+    (effect,) = paired_bootstrap(uneven, [f"{i:02d}" for i in range(20)], seed=0, draws=500)
+    assert effect["change_size"] is None
+    assert minimum_detectable(effect) == pytest.approx(reach * effect["standard_error"], rel=1e-4)
 
 
 def test_a_part_is_compared_with_all_others():

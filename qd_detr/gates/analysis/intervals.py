@@ -43,6 +43,7 @@ class Interval(TypedDict):
     equivalence_high: float | None
     standard_error: float | None  # clustered, with room for a cluster that was not seen
     design_effect: float | None  # the clustered variance over that of as many unrelated queries
+    change_size: float | None  # the one size of all values but 0, as of right or wrong; None where sizes differ
     rule_of_three: float | None  # where all source videos show one value: up to this share of videos could be otherwise
     n: int  # queries with a value
     n_clusters: int  # source videos that have such a query
@@ -137,6 +138,7 @@ def _empty(n: int, n_clusters: int, n_undefined: int, level: float) -> Interval:
         "equivalence_high": None,
         "standard_error": None,
         "design_effect": None,
+        "change_size": None,
         "rule_of_three": None,
         "n": n,
         "n_clusters": n_clusters,

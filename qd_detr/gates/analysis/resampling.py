@@ -105,18 +105,21 @@ def ratio_bootstrap(
         drawn = totals[:, :columns] / totals[:, columns:]  # (D, K)
         estimates = top.sum(axis=0) / weights
         parts = (top - estimates * bottom) / weights  # (n, K): what a query adds to the ratio, to first order
-    return [
-        _mean_interval(
-            estimates[k],
-            drawn[:, k],
-            parts[:, k],
-            bottom[:, k] > 0,
-            members,
-            level,
-            bounds=None if bounds is None else bounds[k],
-        )
-        for k in range(columns)
-    ]
+    intervals = []
+    for k in range(columns):
+        takes_part = bottom[:, k] > 0
+        limits = None if bounds is None else bounds[k]
+        one = _mean_interval(estimates[k], drawn[:, k], parts[:, k], takes_part, members, level, bounds=limits)
+        one["change_size"] = _change_size(top[takes_part, k] / bottom[takes_part, k])
+        intervals.append(one)
+    return intervals
+
+
+def _change_size(values: NDArray[np.float64]) -> float | None:
+    """Return the size of all values (n,) that are not 0, None where they differ or there is none."""
+    sizes = np.abs(values[values != 0])
+    alike = len(sizes) > 0 and sizes.max() - sizes.min() <= 1e-9 * sizes.max()
+    return float(sizes.max()) if alike else None
 
 
 def contrast_bootstrap(

@@ -7,6 +7,7 @@ minimum detectable effect says what could have been seen. benchmarks/verdict_rat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypedDict
 
@@ -71,12 +72,23 @@ def minimum_detectable(effect: Interval, power: float = POWER) -> float | None:
     """Return the effect at which a two-sided test at the interval's level would reject with `power`.
 
     (t_{1 - alpha/2} + t_power) SE, t with C - 1 degrees of freedom (Bloom 1995, Evaluation Review 19(5)); None where
-    there is no standard error.
+    there is no standard error. Where a query changes by `change_size` m or not at all (right or wrong), an effect d
+    is d / m more of the queries that change, and these scatter too: SE^2 grows by d (m - d) times design effect / n
+    (as in tests of proportions; Connor 1987, Biometrics 43(1)), and with it the room for one more cluster, of whose
+    standardised contributions the largest of C has a square of about 2 ln C.
     """
-    if effect["standard_error"] is None or effect["n_clusters"] < 2:
+    error, n_clusters, size = effect["standard_error"], effect["n_clusters"], effect["change_size"]
+    if error is None or n_clusters < 2:
         return None
-    df = effect["n_clusters"] - 1
-    return (t_quantile((1 + effect["level"]) / 2, df) + t_quantile(power, df)) * effect["standard_error"]
+    df = n_clusters - 1
+    reach = t_quantile((1 + effect["level"]) / 2, df) + t_quantile(power, df)
+    if size is None or effect["design_effect"] is None:
+        return reach * error
+    room = 1 + 2 * math.log(n_clusters) / n_clusters
+    added = reach * reach * room * effect["design_effect"] / effect["n"]
+    # d^2 = (reach SE)^2 + added d (m - d)
+    root = math.sqrt((added * size) ** 2 + 4 * (1 + added) * (reach * error) ** 2)
+    return min((added * size + root) / (2 * (1 + added)), size)
 
 
 def controlled(effects: Sequence[Interval], primary: int | None = None, rate: float = 0.05) -> dict[str, Any]:
