@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from PIL import Image
 
 from qd_detr.gates.figures.sample import SampleFigureWriter, plot_sample
 from qd_detr.gates.figures.sample_data import SampleData
-from qd_detr.gates.figures.sample_pool import FigureError, SampleFigurePool, write_sample_figures
+from qd_detr.gates.figures.sample_pool import FigureError, write_sample_figures
 from qd_detr.gates.figures.style import FigureScale, save_figure
 
 TYPES = ("global", "clipwise", "elementwise")
@@ -238,26 +239,30 @@ def test_pool_raises_the_error_with_the_samples_name(tmp_path: Path, workers: in
 
 
 def test_pool_takes_items_only_as_fast_as_it_draws_them(tmp_path: Path) -> None:
-    taken = 0
+    ahead = []
 
-    with SampleFigurePool(tmp_path, workers=1) as pool:
-        for i in range(30):
-            taken += 1
-            pool.submit(f"{i}.png", make_sample("clipwise", i))
-            # In the queue, one in the worker, one being handed over.
-            assert taken - pool.written <= 4 + 2
+    def items() -> Iterator[tuple[str, SampleData]]:
+        for i in range(6):
+            ahead.append(i - len(list(tmp_path.iterdir())))
+            yield f"{i}.png", make_sample("elementwise", i, n_layers=8, n_clips=150)  # more than a pipe holds
+
+    assert write_sample_figures(items(), tmp_path, workers=1) == 6
+    assert max(ahead) <= 2  # one in the worker, one in the pipe
 
 
-def test_pool_says_so_when_a_worker_dies(tmp_path: Path) -> None:
-    def lose_the_worker() -> None:
-        with SampleFigurePool(tmp_path, workers=1) as pool:
-            pool.submit("0.png", make_sample("clipwise"))
-            pool._processes[0].kill()
-            for i in range(1, 50):
-                pool.submit(f"{i}.png", make_sample("clipwise", i))
+def test_pool_says_so_when_a_worker_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, start = [], subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *args, **more: started.append(start(*args, **more)) or started[-1])
 
-    with pytest.raises(FigureError, match="its process ended"):
-        lose_the_worker()
+    def items() -> Iterator[tuple[str, SampleData]]:
+        for i in range(50):
+            if i == 1:
+                started[0].kill()
+                started[0].wait()
+            yield f"{i}.png", make_sample("clipwise", i)
+
+    with pytest.raises(FigureError, match=r"figure of sample val_0: its process ended \(status -9\)"):
+        write_sample_figures(items(), tmp_path, workers=1)
 
 
 def test_an_unguarded_script_can_use_the_pool_and_no_worker_imports_torch(tmp_path: Path) -> None:
@@ -278,7 +283,7 @@ def test_an_unguarded_script_can_use_the_pool_and_no_worker_imports_torch(tmp_pa
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, env=environment)
     assert (done.stdout.split(), done.stderr) == (["script", "runs", "1"], "")
     needless = "any(m in sys.modules for m in ('torch', 'matplotlib.pyplot'))"
-    check = f"import sys, qd_detr.gates.figures.sample_worker; sys.exit({needless})"
+    check = f"import sys, qd_detr.gates.figures.sample_pool; sys.exit({needless})"
     subprocess.run([sys.executable, "-c", check], check=True, cwd=ROOT)
 
 

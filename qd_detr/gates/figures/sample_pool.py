@@ -1,247 +1,39 @@
 """Many sample figures at once, on several cores, while the run that makes them goes on.
 
-The workers are processes of `python -m qd_detr.gates.figures.sample_worker` that are sent one sample at a time. They are not
-made with `multiprocessing`, whose new processes run the user's script again: that script need not be guarded by
-`if __name__ == "__main__"`, and what it imports (torch) would cost each worker seconds and hundreds of megabytes.
+The workers are processes of this module that are sent samples, each in its turn, over standard input. One that falls behind
+leaves its pipe full, and the run waits: memory stays bounded. They are not made with `multiprocessing`, whose new processes
+run the user's script again: that script need not be guarded by `if __name__ == "__main__"`, and what it imports (torch)
+would cost each worker seconds and hundreds of megabytes.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
-import queue
-import struct
+import signal
 import subprocess
 import sys
-import threading
+import tempfile
+import traceback
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
 
 from qd_detr.gates.errors import RunError
 from qd_detr.gates.figures.sample import SampleFigureWriter
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.style import SAMPLE_DPI, FigureScale
 
-Progress = Callable[[int], None]
-_LENGTH = struct.Struct("<Q")
-_WAITING_PER_WORKER = 4
+_WRITTEN = b"."  # a worker's answer to a figure; an error, pickled, never begins so
 
 
 class FigureError(RunError):
     """A figure could not be made; the message names its sample."""
 
 
-def send(pipe: IO[bytes], value: object) -> None:
-    """Write one pickled value, its length first."""
-    packed = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_LENGTH.pack(len(packed)))
-    pipe.write(packed)
-    pipe.flush()
-
-
-def receive(pipe: IO[bytes]) -> Any:
-    """Read what `send` wrote.
-
-    Raises:
-        EOFError: The other side is gone.
-    """
-    head = pipe.read(_LENGTH.size)
-    if len(head) < _LENGTH.size:
-        raise EOFError
-    (length,) = _LENGTH.unpack(head)
-    packed = pipe.read(length)
-    if len(packed) < length:
-        raise EOFError
-    return pickle.loads(packed)
-
-
 def usable_cores() -> int:
-    """Give the number of cores this process may use."""
+    """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class SampleFigurePool:
-    """Writes sample figures in worker processes; `submit` waits when the workers fall behind, so memory stays bounded.
-
-    Use it as a context manager: leaving it waits for all figures, or after an error ends the workers at once.
-
-    Args:
-        directory: Where the files go; it must exist.
-        scale: The report's scale.
-        dpi: Pixels per inch of png files.
-        workers: Number of processes; 0 draws in this one; None takes one per usable core.
-        progress: Called with the number of figures written so far, in the thread that calls `submit` or `close`.
-    """
-
-    def __init__(
-        self,
-        directory: str | Path,
-        scale: FigureScale | None = None,
-        dpi: float = SAMPLE_DPI,
-        workers: int | None = None,
-        progress: Progress | None = None,
-    ) -> None:
-        if workers is not None and workers < 0:
-            raise ValueError(f"workers must be 0 or more, got {workers}")
-        self.directory = Path(directory)
-        self.written = 0
-        self._progress = progress
-        self._told = 0
-        self._error: BaseException | None = None
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._processes: list[subprocess.Popen[bytes]] = []
-        self._writer = SampleFigureWriter(scale, dpi)
-        n_workers = usable_cores() if workers is None else workers
-        self._queue: queue.Queue[tuple[str, SampleData] | None] = queue.Queue(max(1, n_workers * _WAITING_PER_WORKER))
-        # Without a known interpreter (an embedded Python) there is nothing to start workers with.
-        for _ in range(n_workers if sys.executable else 0):
-            self._start_worker(self._writer.scale, dpi)
-
-    def _start_worker(self, scale: FigureScale, dpi: float) -> None:
-        package_root = str(Path(__file__).resolve().parents[3])
-        paths = [package_root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # One thread each: the processes are the parallelism, and BLAS threads would only get in one another's way.
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(paths),
-            "OMP_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "qd_detr.gates.figures.sample_worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=environment,
-        )
-        self._processes.append(process)
-        thread = threading.Thread(target=self._serve, args=(process, scale, dpi), daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _serve(self, process: subprocess.Popen[bytes], scale: FigureScale, dpi: float) -> None:
-        """Hand samples to one worker until told to stop; after an error only empty the queue, so that no one waits."""
-        assert process.stdin is not None
-        assert process.stdout is not None
-        greeted = False
-        while (item := self._queue.get()) is not None:
-            name, data = item
-            if self._error is not None:
-                continue
-            try:
-                if not greeted:
-                    send(process.stdin, (scale, dpi))
-                    greeted = True
-                send(process.stdin, (str(self.directory / name), data))
-                failure = receive(process.stdout)
-            except (EOFError, OSError) as error:
-                self._fail(
-                    FigureError(f"figure of sample {data.sample_id}: its process ended ({error or 'no answer'})")
-                )
-                continue
-            except Exception as error:  # what cannot be pickled, say; raised again in the caller's thread
-                self._fail(_failed(data.sample_id, error))
-                continue
-            if failure is not None:
-                original, trace = failure
-                if not isinstance(original, BaseException):
-                    original = RuntimeError(trace)
-                original.add_note(f"in the worker process:\n{trace}")
-                self._fail(_failed(data.sample_id, original))
-                continue
-            with self._lock:
-                self.written += 1
-
-    def _fail(self, error: BaseException) -> None:
-        with self._lock:
-            self._error = self._error or error
-
-    def _tell(self) -> None:
-        if self._error is not None:
-            raise self._error
-        written = self.written
-        if self._progress is not None and written > self._told:
-            self._told = written
-            self._progress(written)
-
-    def submit(self, name: str, data: SampleData) -> None:
-        """Have the figure of `data` written to the file `name` in the directory.
-
-        Raises:
-            FigureError: This or an earlier figure could not be made; it names the sample.
-        """
-        self._tell()
-        if self._threads:
-            self._queue.put((name, data))
-            return
-        try:
-            self._writer.write(data, self.directory / name)
-        except Exception as error:
-            self._fail(_failed(data.sample_id, error))
-        else:
-            self.written += 1
-        self._tell()
-
-    def close(self) -> int:
-        """Wait for all figures, end the workers, and give the number of figures written."""
-        try:
-            for _ in self._threads:
-                self._queue.put(None)
-            for thread in self._threads:
-                while thread.is_alive():
-                    thread.join(0.2)
-                    if self._error is None:
-                        self._tell()
-        finally:
-            self._end_workers()
-        self._tell()
-        return self.written
-
-    def _end_workers(self) -> None:
-        for process in self._processes:
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    try:
-                        pipe.close()
-                    except OSError:
-                        continue  # the worker is gone already, and what was left to send with it
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes.clear()
-        self._threads.clear()
-
-    def abandon(self) -> None:
-        """End the workers without waiting for the figures still in the queue."""
-        self._fail(FigureError("the figures were abandoned"))
-        for process in self._processes:
-            process.kill()
-        threads = list(self._threads)
-        for _ in threads:
-            self._queue.put(None)
-        for thread in threads:
-            thread.join()
-        self._end_workers()
-
-    def __enter__(self) -> SampleFigurePool:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
-
-
-def _failed(sample_id: str, error: BaseException) -> FigureError:
-    failed = FigureError(f"figure of sample {sample_id}: {error}")
-    failed.__cause__ = error
-    return failed
 
 
 def write_sample_figures(
@@ -250,22 +42,142 @@ def write_sample_figures(
     scale: FigureScale | None = None,
     dpi: float = SAMPLE_DPI,
     workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Callable[[int], object] = lambda written: None,
 ) -> int:
-    """Write a figure per item, and give their number.
+    """Write a figure per item, and return their number.
 
     Args:
-        items: Pairs of file name (its suffix decides the format) and sample; taken one by one as workers become free.
-        directory: Where the files go; it must exist.
-        scale: The report's scale.
-        dpi: Pixels per inch of png files.
-        workers: Number of processes; 0 draws in this one; None takes one per usable core.
-        progress: Called now and then with the number of figures written so far.
+        items: pairs of file name (its suffix decides the format) and sample; taken one by one as workers become free.
+        directory: where the files go; it must exist.
+        scale: the report's scale.
+        dpi: pixels per inch of png files.
+        workers: number of processes; 0 draws in this one; None takes one per usable core.
+        progress: called now and then with the number of figures written so far.
 
     Raises:
-        FigureError: A figure could not be made; the message names the sample.
+        FigureError: a figure could not be made; the message names the sample.
     """
-    with SampleFigurePool(directory, scale, dpi, workers, progress) as pool:
-        for name, data in items:
-            pool.submit(name, data)
-    return pool.written
+    writer, directory, done = SampleFigureWriter(scale, dpi), Path(directory), 0
+    workers = usable_cores() if workers is None else workers
+    if not workers or not sys.executable:  # an embedded Python has nothing to start workers with
+        for done, (name, data) in enumerate(items, 1):
+            try:
+                writer.write(data, directory / name)
+            except Exception as error:
+                raise _failed(data.sample_id, error) from error
+            progress(done)
+        return done
+    with ExitStack() as running:
+        team = [_Worker(writer.scale, dpi, running) for _ in range(workers)]
+        for i, (name, data) in enumerate(items):
+            team[i % workers].draw(data, directory / name)
+            progress(sum(worker.written for worker in team))
+        for worker in team:
+            worker.finish()
+            progress(sum(worker.written for worker in team))
+        return sum(worker.written for worker in team)
+
+
+class _Worker:
+    """A process that draws. It answers into a file, which unlike a pipe is never full and can be looked at any time."""
+
+    def __init__(self, scale: FigureScale, dpi: float, running: ExitStack) -> None:
+        paths = [str(Path(__file__).resolve().parents[3]), *filter(None, [os.environ.get("PYTHONPATH")])]
+        # One thread each: the processes are the parallelism, and BLAS threads would only get in one another's way.
+        one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._ids: list[str] = []
+        self._answers = running.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=self._answers,
+            env=os.environ | one_thread | {"PYTHONPATH": os.pathsep.join(paths)},
+        )
+        running.callback(self._end)
+        self._how: tuple[object, ...] = (scale, dpi)  # goes out with the first sample
+
+    @property
+    def written(self) -> int:
+        """How many figures it has written."""
+        return min(os.fstat(self._answers.fileno()).st_size, len(self._ids))
+
+    def draw(self, data: SampleData, path: Path) -> None:
+        """Have it draw a sample, once it has room for one; raise FigureError of this or of an earlier one."""
+        assert self._process.stdin is not None
+        try:
+            packed = pickle.dumps((data, str(path), *self._how), pickle.HIGHEST_PROTOCOL)
+        except Exception as error:  # what cannot be pickled
+            raise _failed(data.sample_id, error) from error
+        self._how = ()
+        self._ids.append(data.sample_id)
+        try:
+            self._process.stdin.write(packed)
+            self._process.stdin.flush()
+        except OSError:  # it has ended; why, it has said
+            self.finish()
+
+    def finish(self) -> None:
+        """Wait until all of its figures are written; raise FigureError of one that is not."""
+        self._close()
+        self._process.wait()
+        self._answers.seek(0)
+        answers = self._answers.read()
+        told = answers.lstrip(_WRITTEN)
+        written = len(answers) - len(told)
+        if told:
+            error, trace = pickle.loads(told)
+            error = error or RuntimeError(trace)
+            error.add_note(f"in the worker process:\n{trace}")
+            raise _failed(self._ids[written], error) from error
+        if written < len(self._ids):
+            status = self._process.returncode
+            raise FigureError(f"figure of sample {self._ids[written]}: its process ended (status {status})")
+
+    def _close(self) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+        except OSError:
+            return  # it has ended, and what was left to send with it
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._close()
+        self._process.wait()
+
+
+def _failed(sample_id: str, error: BaseException) -> FigureError:
+    return FigureError(f"figure of sample {sample_id}: {error}")
+
+
+def _serve() -> None:
+    """Draw what comes over standard input until it ends; answer every figure, or with the error that ends it all."""
+    # Ctrl-C reaches every process of the terminal; the parent decides, and the worker ends when its input does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.dup(1)
+    os.dup2(2, 1)  # whatever prints must not print into the answers
+    writer = SampleFigureWriter()
+    while True:
+        try:
+            data, path, *how = pickle.load(sys.stdin.buffer)
+        except (EOFError, pickle.UnpicklingError):  # the parent is done, or was killed at half a sample
+            return
+        try:
+            writer = SampleFigureWriter(*how) if how else writer
+            writer.write(data, path)
+        except Exception as error:
+            os.write(answers, pickle.dumps((_portable(error), traceback.format_exc())))
+            return
+        os.write(answers, _WRITTEN)
+
+
+def _portable(error: Exception) -> Exception | None:
+    """Return the error if it can be sent, else None; its traceback goes along as text in any case."""
+    try:
+        return pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class does when pickled: the text says it all
+        return None
+
+
+if __name__ == "__main__":
+    _serve()
