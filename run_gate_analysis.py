@@ -7,6 +7,7 @@ Example:
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, say
+from qd_detr.gates.commands.launchers import Shard, shard_of
 from qd_detr.gates.data.annotations import check_annotations_are_there
 from qd_detr.gates.data.demo import KINDS, demo
 from qd_detr.gates.errors import RequestError, check_checkpoint_is_there
@@ -30,6 +32,7 @@ from qd_detr.gates.wording import LANGUAGES
 
 if TYPE_CHECKING:
     from qd_detr.gates.commands.analyse import AnalysisRequest
+    from qd_detr.gates.results.context import RunFindings
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
 
@@ -47,6 +50,7 @@ _GROUPS = {
         "resume",
     ),
     "effort": ("batch_size", "history_memory", "device", "seed"),
+    "many processes": ("num_shards", "shard_id", "merge_shards"),
 }
 
 
@@ -153,6 +157,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
     add("--seed", type=int, default=0, help="where chance enters: nulls, grouping (default: 0)")
+    add(
+        "--num_shards",
+        type=int,
+        metavar="N",
+        help="share the work between N processes; default: as torchrun or a SLURM array says; 1: do it all here",
+    )
+    add("--shard_id", type=int, metavar="I", help="do share I of N, from 0; the last one that ends makes the tree")
+    add(
+        "--merge_shards",
+        type=Path,
+        metavar="DIR",
+        help="make the tree of a results folder whose shards are there, instead of running a model",
+    )
     add("--quiet", action="store_true", help="no progress bar, no summary")
     add("--lang", choices=LANGUAGES, default="en", help="language of the report and the summary (default: en)")
     add("--version", action="version", version=f"%(prog)s {__version__}")
@@ -228,7 +245,14 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         seed=args.seed,
         quiet=args.quiet,
         lang=args.lang,
+        shard=_shard(args),
     )
+
+
+def _shard(args: argparse.Namespace) -> Shard | None:
+    """Return this process's share of the run; None if it is to do all of it."""
+    shard = shard_of(args.num_shards, args.shard_id, os.environ)
+    return shard if shard is not None and shard.count > 1 else None
 
 
 def demo_request(args: argparse.Namespace) -> AnalysisRequest:
@@ -244,23 +268,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.compare_runs is None and args.demo is None:
+    if args.compare_runs is None and args.demo is None and args.merge_shards is None:
         missing = [name for name in ("model_path", "data_path") if getattr(args, name) is None]
         if missing:
             parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
     log_to_stderr()
-    hint = "" if args.compare_runs else "; the same command with --resume continues"
+    hint = "" if args.compare_runs or args.merge_shards else "; the same command with --resume continues"
     return exit_status(lambda: analyse(args), interrupted=f"interrupted{hint}")
 
 
 def analyse(args: argparse.Namespace) -> None:
     """Do what was asked, and say where it is."""
-    if args.demo is None and args.compare_runs is None:
+    if args.demo is None and args.compare_runs is None and args.merge_shards is None:
+        _shard(args)
         check_not_swapped(args.model_path, args.data_path)
         check_checkpoint_is_there(args.model_path)
         check_annotations_are_there(args.data_path)
-    from qd_detr.gates.commands.analyse import compare, prepare, run
-    from qd_detr.gates.results.report import report_place, terminal_summary
+    from qd_detr.gates.commands.analyse import compare, merge, merge_if_last, prepare, run, run_shard
+    from qd_detr.gates.results.report import report_place, shard_place, terminal_summary
 
     if args.compare_runs is not None:
         first, second = args.compare_runs
@@ -268,9 +293,17 @@ def analyse(args: argparse.Namespace) -> None:
             first, second, args.output_dir, seed=args.seed, figure_format=args.figure_format, lang=args.lang
         )
         summary = report_place(report, args.lang)
-    else:
-        report, findings = run(prepare(request_from(args) if args.demo is None else demo_request(args)))
+    elif args.merge_shards is not None:
+        report, findings = merge(args.merge_shards, quiet=args.quiet)
         summary = terminal_summary(findings, report, args.lang)
+    else:
+        prepared = prepare(request_from(args) if args.demo is None else demo_request(args))
+        if prepared.request.shard is None:
+            done: tuple[Path, RunFindings] | None = run(prepared)
+        else:
+            place, waiting = run_shard(prepared)
+            done = None if waiting else merge_if_last(prepared)
+        summary = shard_place(place, waiting, args.lang) if done is None else terminal_summary(*done[::-1], args.lang)
     if not args.quiet:
         say(summary)
 

@@ -48,9 +48,12 @@ NOT_RUN = {
     "python3 -m venv": "makes an environment; CI runs it as it stands",
     "python -m pip": "installs; CI does it before anything else",
     ".venv/bin/python": "the README's two commands; CI runs them as they stand",
+    "torchrun ": "needs processes of its own; tests/test_run_shards.py sets what it sets",
+    "sbatch ": "needs a SLURM cluster; tests/test_run_shards.py sets what it sets",
     "python test_gate_analysis.py --comprehensive": "takes minutes; --quick goes the same way",
 }
-NOT_OURS = {"--nproc_per_node", "--check", "--model"}  # torchrun, ruff, and a flag that users mistype
+# torchrun, sbatch, ruff, and a flag that users mistype
+NOT_OURS = {"--nproc_per_node", "--nproc", "--array", "--wrap", "--check", "--model"}
 
 
 # -- a working directory in which the names that the pages use are there ------------------------------------------------

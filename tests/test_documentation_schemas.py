@@ -55,6 +55,8 @@ def written(tmp_path_factory) -> Path:
     assert run_gate_analysis.main(run.argv(*everything, output=out)) == 0
     changed = ["--gating_type", "global", "--no_figures"]
     assert run_gate_analysis.main(run.argv(*changed, output=folder / "changed")) == 0
+    shard = ["--num_shards", "2", "--shard_id", "0", "--no_effects"]
+    assert run_gate_analysis.main(run.argv(*shard, output=folder / "sharded")) == 0
     compare = [
         "--compare_runs",
         str(out),

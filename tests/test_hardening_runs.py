@@ -205,7 +205,7 @@ PHASES = {
     "inference": ("qd_detr.gates.runs.inference", "submission_lines", 3),
     "audit": ("qd_detr.gates.commands.analyse.execution", "audit", 1),
     "metrics": ("qd_detr.gates.commands.analyse.execution", "add_metrics", 1),
-    "conditions": ("qd_detr.gates.commands.analyse.execution", "run_sweep", 1),
+    "conditions": ("qd_detr.gates.commands.analyse.work", "run_sweep", 1),
     "statistics": ("qd_detr.gates.results.whole", "write_statistics", 1),
     "table": ("qd_detr.gates.results.whole", "sample_table", 1),
     "figures": ("qd_detr.gates.results.whole", "draw_run", 1),
@@ -238,7 +238,8 @@ def test_ctrl_c_while_publishing_leaves_the_new_results_whole(tiny, monkeypatch,
     argv = tiny.argv("--no_figures")
     assert main([*argv, "--max_samples", "3"]) == 0
     out = tiny.folder / "out"
-    undo = interrupt_at(monkeypatch, sys.modules["qd_detr.gates.results.tree"].os, "replace", call + 2)
+    before = 5  # the fingerprint, the conditions of three batches, the pending run_config.json
+    undo = interrupt_at(monkeypatch, sys.modules["qd_detr.gates.results.tree"].os, "replace", call + before)
     assert main(argv) == 0
     undo()
     config = json.loads((out / "run_config.json").read_text())

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 RUN_CONFIG = "run_config.json"
+MANIFEST = "manifest.json"
+SHARDS = "shards"
 _PREVIOUS = "previous_run_config.json"
 READ_BACK = ("overall_statistics.json", "samples.csv", "predictions.jsonl")
 """What `--compare_runs` reads of a tree; run_config.json keeps their sums."""
@@ -60,19 +62,29 @@ _FOLDERS = ("individual_samples", "raw_data", "figures", "comparisons", "custom"
 _SUFFIXES = (".json", ".png", ".pdf", ".svg", ".npy")
 
 
+class BusyError(RequestError):
+    """Another process is writing to the folder right now."""
+
+
 class ResultsTree:
     """Write-side of one results folder, as a context manager.
 
     Left by a RequestError, it removes what was begun, folders included. Left by anything else, the journal stays, so
     that the run can be continued with `resume=True`; without a journal everything is removed too.
+
+    Attributes:
+        record: the file that lists the others, written last. read_back: those whose sums it keeps; None for all.
     """
+
+    record = RUN_CONFIG
+    read_back: tuple[str, ...] | None = READ_BACK
 
     def __init__(self, output_dir: str | Path, *, resume: bool = False) -> None:
         self.output_dir = Path(output_dir)
         self.partial = self.output_dir / PARTIAL
         self.journal_dir = self.partial / "journal"
         self._tree = self.partial / "tree"
-        self._pending_config = self.partial / RUN_CONFIG
+        self._pending_config = self.partial / self.record
         self._resume = resume
         self._made: list[Path] = []
         self._lock: int | None = None
@@ -128,9 +140,7 @@ class ResultsTree:
                     raise KeyboardInterrupt
                 self.partial.mkdir()
                 self._take_lock()
-            for place in [self._tree] if self._resume else [self._tree, self.journal_dir]:
-                remove(place)
-            self._tree.mkdir()
+            self._begin()
         except (OSError, RunError) as error:
             if not self._pending_config.exists():
                 self._discard()
@@ -154,12 +164,21 @@ class ResultsTree:
             kept = self._pending_config.exists() or (self.journal_dir.exists() and worth_keeping)
             if kept:
                 if not self._pending_config.exists():
-                    remove(self._tree)
+                    self._drop_tree()
                 logger.warning("what was done is kept in %s; the same command with --resume continues it", self.partial)
             else:
                 self._discard()
         self._release_lock()
         return False
+
+    def _begin(self) -> None:
+        """Remove what an earlier run left unfinished, but for the journal of one that is continued."""
+        for place in [self._tree] if self._resume else [self._tree, self.journal_dir]:
+            remove(place)
+        self._tree.mkdir()
+
+    def _drop_tree(self) -> None:
+        remove(self._tree)
 
     def path(self, relative: str) -> Path:
         """Return where a file of the tree is to be written, its folder made."""
@@ -188,9 +207,8 @@ class ResultsTree:
         """
         files = self.files()
         self._check_places(files)
-        sums = {
-            name: hashlib.sha256((self._tree / name).read_bytes()).hexdigest() for name in files if name in READ_BACK
-        }
+        summed = files if self.read_back is None else [name for name in files if name in self.read_back]
+        sums = {name: sum_of(self._tree / name) for name in summed}
         text = to_json({**run_config, "files": files, **({"sha256": sums} if sums else {})})
         with _uninterrupted():  # a Ctrl-C that comes now finds the results complete
             write_whole(self._pending_config, text)  # from here on, publishing can be finished by a later run
@@ -200,7 +218,7 @@ class ResultsTree:
     def _finish_publishing(self) -> None:
         files = listed_files(self._pending_config)
         self._check_places(files)
-        current, previous = self.output_dir / RUN_CONFIG, self.partial / _PREVIOUS
+        current, previous = self.output_dir / self.record, self.partial / _PREVIOUS
         old = listed_files(current) | listed_files(previous)
         if current.exists():
             os.replace(current, previous)
@@ -215,7 +233,7 @@ class ResultsTree:
 
     def _check_places(self, files: Iterable[str]) -> None:
         names = list(files)
-        found = in_the_way(self.output_dir, [*names, RUN_CONFIG])
+        found = in_the_way(self.output_dir, [*names, self.record])
         if found is not None:
             raise RunError(f"{found[0]} is in the way: {found[1]}; move it, or give another --output_dir")
         for name in names:  # in a tree from elsewhere a link could stand for a file of somebody's
@@ -224,11 +242,15 @@ class ResultsTree:
             ):
                 raise RunError(f"{self._tree / name} is not a plain file of an unfinished run; remove {self.partial}")
 
+    def forget(self) -> None:
+        """Leave the folder as it is: nothing is to be published."""
+        self._clear_partial()
+
     def _take_lock(self) -> None:
         lock = open_plain(self.partial / "lock", os.O_WRONLY | os.O_CREAT, below=self.output_dir)
         if not take_lock(lock):
             os.close(lock)
-            raise RequestError(
+            raise BusyError(
                 f"another run is writing to {self.output_dir} right now; wait for it, or give another --output_dir"
             )
         self._lock = lock  # held for as long as the run lasts
@@ -250,7 +272,7 @@ class ResultsTree:
         """Remove what this tool keeps in `.partial`, the lock last, and the folder if nobody put anything else there."""
         if not is_plain_folder(self.partial):
             return self._release_lock()
-        for name in ("tree", "journal", _PREVIOUS, RUN_CONFIG, f".{RUN_CONFIG}.partial", "run_config.begin"):
+        for name in ("tree", "journal", _PREVIOUS, self.record, f".{self.record}.partial", "run_config.begin"):
             remove(self.partial / name)
         self._release_lock()
         remove(self.partial / "lock")
@@ -258,6 +280,31 @@ class ResultsTree:
             self.partial.rmdir()
         except OSError:
             logger.warning("%s holds files that are not this tool's; they are left there", self.partial)
+
+
+class JournalTree(ResultsTree):
+    """The folder of a shard of a run: what is published is the journal itself, with the sums of all its files."""
+
+    record = MANIFEST
+    read_back = None
+
+    def __init__(self, output_dir: str | Path, *, resume: bool = False) -> None:
+        super().__init__(output_dir, resume=resume)
+        self._tree = self.journal_dir
+
+    def _begin(self) -> None:
+        if not self._resume:
+            remove(self.journal_dir)
+        self.journal_dir.mkdir(exist_ok=True)
+
+    def _drop_tree(self) -> None:
+        """Keep the journal."""
+
+
+def sum_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

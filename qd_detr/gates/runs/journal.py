@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from qd_detr.gates.errors import RequestError
+from qd_detr.gates.errors import RequestError, RunError, first_few
 from qd_detr.gates.files import fault_in, is_plain_folder, natural, read_json, remove, shown_short, write_whole
 from qd_detr.gates.runs.inference import SampleResult
+from qd_detr.gates.runs.parts import Parts
 from qd_detr.gates.tracking.entries import SampleId
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.tracking.shards import Place, ShardStore
@@ -34,6 +35,7 @@ class RunJournal:
     """
 
     def __init__(self, directory: Path, fingerprint: dict[str, Any], *, resume: bool) -> None:
+        self.directory = directory
         mark = directory / _FINGERPRINT
         fingerprint = json.loads(json.dumps(fingerprint))
         before = _read(mark) if resume else {}
@@ -65,6 +67,10 @@ class RunJournal:
     def history(self, memory_bytes: int) -> GateHistory:
         """Return a history that keeps its entries in this journal."""
         return GateHistory(memory_bytes, self._store, only_commits=True)
+
+    def parts(self, kind: str, key: str) -> Parts:
+        """Return the parts of a kind that this journal keeps; see `Parts`."""
+        return Parts([self.directory], kind, key)
 
     def finished(
         self, expected: Sequence[Sequence[SampleId]]
@@ -102,6 +108,46 @@ class RunJournal:
             "marks": [list(result.marks) for result in results],
         }
         history.commit([result.query.qid for result in results], note)
+
+
+class FinishedJournals:
+    """The journals of a run's shards, read as the journal of the whole run; nothing in them is touched.
+
+    Args:
+        directories: one of each shard, unharmed and complete.
+    """
+
+    def __init__(self, directories: Sequence[Path]) -> None:
+        self._directories = list(directories)
+        self._found: dict[SampleId, tuple[dict[str, Any], Any, Place]] = {}
+        for directory in self._directories:
+            for note, places in ShardStore(directory / "gates", finished=True).commits():
+                for line, marks in zip(note["lines"], note["marks"], strict=True):
+                    self._found[line["qid"]] = (line, marks, places[line["qid"]])
+
+    def history(self, memory_bytes: int) -> GateHistory:
+        """Return a history that adopts entries of these journals."""
+        return GateHistory(memory_bytes)
+
+    def parts(self, kind: str, key: str) -> Parts:
+        """Return the parts of a kind that the journals hold together."""
+        return Parts(self._directories, kind, key)
+
+    def finished(
+        self, expected: Sequence[Sequence[SampleId]]
+    ) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
+        """Yield what `RunJournal.finished` yields, for every batch.
+
+        Raises:
+            RunError: no journal holds a sample.
+        """
+        for batch, ids in enumerate(expected):
+            missing = [one for one in ids if one not in self._found]
+            if missing:
+                raise RunError(f"no shard holds the gates of qid {first_few(missing)}; do the shards again")
+            found = [self._found[one] for one in ids]
+            note = {"batch": batch, "lines": [line for line, _, _ in found], "marks": [marks for _, marks, _ in found]}
+            yield note, {one: place for one, (_, _, place) in zip(ids, found, strict=True)}
 
 
 def _read(mark: Path) -> dict[str, Any]:

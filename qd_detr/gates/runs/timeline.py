@@ -9,8 +9,9 @@ a time, an independent measure of when the audio counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.contributions import AudioPath, Contributions, contributions
 from qd_detr.gates.runs.interventions.partners import generator
+from qd_detr.gates.runs.parts import Arrays, Parts
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 EXPECTED_FORWARDS = 180
@@ -41,11 +43,15 @@ class TimelineSettings:
     Attributes:
         seed: of the random order. progress: called after every sample with 1.
         faithfulness, occlusion: whether the checks are made; occlusion on `OCCLUDED_SAMPLES` spread over the samples.
+        only: the positions that are wanted, where those are not all.
+        parts: where finished timelines are looked for and put.
     """
 
     seed: int = 0
     faithfulness: bool = True
     occlusion: bool = True
+    only: Collection[int] | None = None
+    parts: Parts | None = None
     progress: Callable[[int], object] = lambda done: None
 
 
@@ -89,12 +95,40 @@ def run_timeline(
     model.eval()
     try:
         for place, position in enumerate(positions):
-            query = samples.queries[position]
-            path = AudioPath(model, collate([(query, samples.reader.read(query))]))
-            yield _timeline(path, query, history[query.qid], settings, occlude=place in occluded)
+            if settings.only is not None and position not in settings.only:
+                continue
+            query, name = samples.queries[position], f"{position:06d}"
+            pieces = [] if settings.parts is None else settings.parts.found(name)
+            if pieces:
+                found = _from_arrays(query, pieces[0])
+            else:
+                path = AudioPath(model, collate([(query, samples.reader.read(query))]))
+                found = _timeline(path, query, history[query.qid], settings, occlude=place in occluded)
+                if settings.parts is not None:
+                    settings.parts.put(name, _arrays_of(found))
+            yield found
             settings.progress(1)
     finally:
         model.train(was_training)
+
+
+def _arrays_of(one: SampleTimeline) -> Arrays:
+    """Return a timeline as arrays; see `_from_arrays`."""
+    arrays: Arrays = {"forwards": np.array(one.forwards)}
+    for name, found in one.targets.items():
+        arrays[f"target.{name}"] = found.values
+        arrays[f"facts.{name}"] = np.array([found.with_audio, found.without_audio, found.bound, found.nodes])
+    arrays |= {f"curve.{name}": curve for name, curve in one.curves.items()}
+    return arrays if one.occlusion is None else {**arrays, "occlusion": one.occlusion}
+
+
+def _from_arrays(query: Query, arrays: Mapping[str, NDArray[Any]]) -> SampleTimeline:
+    targets = {}
+    for key in (key for key in arrays if key.startswith("target.")):
+        with_audio, without_audio, bound, nodes = arrays[f"facts.{key.removeprefix('target.')}"].tolist()
+        targets[key.removeprefix("target.")] = Contributions(arrays[key], with_audio, without_audio, bound, int(nodes))
+    curves = {key.removeprefix("curve."): curve for key, curve in arrays.items() if key.startswith("curve.")}
+    return SampleTimeline(query, targets, curves, arrays.get("occlusion"), int(arrays["forwards"]))
 
 
 def _timeline(

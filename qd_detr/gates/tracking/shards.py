@@ -50,17 +50,21 @@ class ShardStore:
 
     Args:
         directory: made if it is not there. Commits found there are kept and continued.
+        finished: a store that is only read: nothing in its folder is touched.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, finished: bool = False) -> None:
         self.directory = directory
-        directory.mkdir(parents=True, exist_ok=True)
         self._index = directory / INDEX
-        self._process = os.getpid()
+        self._process = -1 if finished else os.getpid()
+        if finished:
+            self._lines: list[tuple[dict[str, Any], int]] = list(self._sound_lines())
+            return
+        directory.mkdir(parents=True, exist_ok=True)
         for path in directory.iterdir():  # in a folder from elsewhere a link could lead to a file of somebody's
             if (path == self._index or _SHARD_NAME.fullmatch(path.name)) and not is_plain_file(path):
                 remove(path)
-        self._lines: list[tuple[dict[str, Any], int]] = list(self._sound_lines())
+        self._lines = list(self._sound_lines())
         self.keep(len(self._lines))
 
     def keep(self, count: int) -> None:

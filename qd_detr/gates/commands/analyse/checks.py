@@ -46,6 +46,8 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         raise RequestError(f"--history_memory must be 0 or more megabytes; got {request.history_memory_mb}")
     ResultsTree(request.output_dir).check()
     device = pick_device(request.device)
+    if device.type == "cuda" and device.index is None and request.shard and request.shard.local_rank is not None:
+        device = pick_device(f"cuda:{request.shard.local_rank}")
     checkpoint = read_checkpoint(request.model_path)
     if not request.legacy_model and not checkpoint.own:
         mark = "no format mark" if checkpoint.format is None else f"the format mark {checkpoint.format!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from qd_detr.gates.commands.launchers import Shard
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples
@@ -53,6 +54,7 @@ class AnalysisRequest:
     seed: int = 0
     quiet: bool = False
     lang: str = "en"
+    shard: Shard | None = None
 
     def __post_init__(self) -> None:
         for name in ("analyze_samples", "compare_samples", "v_feat_dirs", "audio"):

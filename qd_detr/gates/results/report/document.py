@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from qd_detr.gates.errors import first_few
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.annotation import alignment_section, metrics_section, planted_section
 from qd_detr.gates.results.report.audio import audio_section
@@ -60,6 +61,15 @@ def terminal_summary(findings: RunFindings, report: Path, language: str = "en") 
 def report_place(report: Path, language: str = "en") -> str:
     """Return the line that says where a report is."""
     return report_texts(language)("terminal.report", path=report)
+
+
+def shard_place(place: Path, waiting: Sequence[str], language: str = "en") -> str:
+    """Return the lines that end a shard of a run: where it is, and the shards that are still to come."""
+    texts = report_texts(language)
+    more = (
+        texts("terminal.shards_waiting", names=first_few(waiting, 8)) if waiting else texts("terminal.shards_merging")
+    )
+    return "\n".join([texts("terminal.shard", place=place), more])
 
 
 def _head(findings: RunFindings, texts: Texts) -> list[str]:

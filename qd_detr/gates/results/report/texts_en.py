@@ -35,6 +35,9 @@ EN = {
     "short.title": "## In short",
     "short.metrics": "The model reaches {metrics} on these queries.",
     "terminal.report": "Report: {path}",
+    "terminal.shard": "Shard done: {place}",
+    "terminal.shards_waiting": "The results follow when these are done as well: {names}",
+    "terminal.shards_merging": "Another process is making the results of all shards.",
     # What could mislead.
     "audit.title": "## Before you read on: what could mislead",
     "gating.changed": "Trained with {trained} gating, run with {gating} as asked: the weights fit both, the function is another; these are not the gates the model was trained with.",

@@ -8,7 +8,7 @@ Letters: B batch, L clips (padded), n clips of a sample, A feature columns witho
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class AudioEdits:
 
     Args:
         edits: which are wanted.
-        samples: in the batches that will run; the videos in these are the data that the mean and the exchange speak of.
+        samples: the videos in their batches are the data that the mean and the exchange speak of.
         mean_video: whether the mean video is wanted as well.
 
     Reads every video's audio once before the first batch if the mean is wanted, and the other video's with each batch
@@ -58,20 +58,26 @@ class AudioEdits:
         if mean_audio or mean_video:
             self._mean, self._video_mean = self._mean_rows()
 
-    def batches(self) -> Iterator[tuple[list[int], dict[str, Any], dict[AudioEdit, Tensor]]]:
-        """Yield (positions, batch, edited audio (B, L, A + endpoints) by edit) of one batch after another."""
-        strangers = {seed: self._strangers(seed) for seed in self._partners}
+    def batches(
+        self, batches: Sequence[Sequence[int]] | None = None
+    ) -> Iterator[tuple[list[int], dict[str, Any], dict[AudioEdit, Tensor]]]:
+        """Yield (positions, batch, edited audio (B, L, A + endpoints) by edit) of one batch after another.
+
+        batches: those to run, where that is not all of the data's.
+        """
+        batches = self._samples.batches if batches is None else batches
+        strangers = {seed: self._strangers(seed, batches) for seed in self._partners}
         try:
-            for positions, batch in self._samples.read_batches():
+            for positions, batch in self._samples.in_batches(batches).read_batches():
                 others = {seed: next(stream)[1] for seed, stream in strangers.items()}
                 yield positions, batch, {edit: self._edited(edit, batch, others) for edit in self.edits}
         finally:
             for stream in strangers.values():
                 stream.close()
 
-    def _strangers(self, seed: int) -> Generator[ReadBatch, None, None]:
+    def _strangers(self, seed: int, batches: Sequence[Sequence[int]]) -> Generator[ReadBatch, None, None]:
         partner_of = [self._partner(query, seed) for query in self._samples.queries]
-        yield from iter_batches(partner_of, self._samples.reader, self._samples.batches)
+        yield from iter_batches(partner_of, self._samples.reader, batches)
 
     def _partner(self, query: Query, seed: int) -> Query:
         partner = self._partners[seed].get(query.vid)

@@ -9,8 +9,8 @@ Letters: B batch, L clips, D hidden, C channels of a gate.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -31,7 +31,14 @@ from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.plans import Plan, Site, Steps, needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun, compact_line
-from qd_detr.gates.runs.postprocess import PostprocessingOptions, RawPrediction, lines_of, raw_predictions
+from qd_detr.gates.runs.parts import Parts
+from qd_detr.gates.runs.postprocess import (
+    PostprocessingOptions,
+    RawPrediction,
+    RawPredictions,
+    lines_of,
+    raw_predictions,
+)
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.tracking.history import GateHistory
 
@@ -66,12 +73,16 @@ class SweepSettings:
         postprocessing: how predictions are made of outputs.
         history: gates by qid of a run without interventions. Where interventions need them and they are not all
             there, a first pass records them.
+        only: the positions whose results are wanted, where those are not all; batches without any are not run.
+        parts: where the results of finished batches are looked for and put.
         progress: called after every batch with the number of its samples.
     """
 
     legacy_batches: bool = False
     postprocessing: PostprocessingOptions = field(default_factory=PostprocessingOptions)
     history: Mapping[SampleId, SampleGates] | None = None
+    only: Collection[int] | None = None
+    parts: Parts | None = None
     progress: Callable[[int], object] = lambda done: None
 
 
@@ -102,40 +113,53 @@ def run_sweep(
         if condition.name not in same_as:
             plan = plan_of(condition.intervention, facts)
             trees.setdefault(_Inputs(condition.audio, condition.mean_video), []).append(_Branch(condition.name, plan))
-    positions = sorted(position for batch in samples.batches for position in batch)
-    queries = [samples.queries[position] for position in positions]
-    recorded = None
-    if any(needs_recorded(branch.plan) for tree in trees.values() for branch in tree):
-        history = settings.history
-        if history is None or any(query.qid not in history for query in queries):
-            history = _first_pass(model, samples, settings.legacy_batches)
-        recorded = RecordedGates(history, queries)
-    sweep = _Sweep(model, trees, settings, recorded, _Gathered(positions, facts))
-    edits = [inputs.audio for inputs in trees if inputs.audio is not None]
-    mean_video = any(inputs.mean_video for inputs in trees)
+    data = sorted(position for batch in samples.batches for position in batch)
+    wanted = set(data if settings.only is None else settings.only)
+    positions = [position for position in data if position in wanted]
+    ran = [condition.name for condition in conditions if condition.name not in same_as]
+    gathered = _Gathered(positions, ran, samples.queries, facts, settings)
+    left = [batch for batch in samples.batches if not gathered.has_parts_of(batch)]
+    if left:
+        recorded = None
+        if any(needs_recorded(branch.plan) for tree in trees.values() for branch in tree):
+            recorded = _recorded(model, samples, [samples.queries[position] for position in data], settings)
+        _run_batches(_Sweep(model, trees, settings, recorded, gathered), samples, left)
+    return SweepRun(
+        queries=[samples.queries[position] for position in positions],
+        positions=positions,
+        conditions=list(conditions),
+        same_as=same_as,
+        lines={name: [gathered.lines[name][p] for p in positions] for name in ran},
+        gates={name: GateFigures(**figures) for name, figures in gathered.figures.items()},
+        kinds=facts.kinds,
+        raw={name: [gathered.raw[name][p] for p in positions] for name in ran},
+    )
+
+
+def _run_batches(sweep: _Sweep, samples: Samples, batches: Sequence[Sequence[int]]) -> None:
+    """Run batches of the data and gather what they give; samples: all of the data."""
+    model = sweep.model
+    edits = [inputs.audio for inputs in sweep.trees if inputs.audio is not None]
+    mean_video = any(inputs.mean_video for inputs in sweep.trees)
     audio = AudioEdits(edits, samples, mean_video=mean_video)
     was_training = model.training
     model.eval()
     try:
-        for batch_positions, batch, edited_audio in audio.batches():
-            queries_here = [samples.queries[p] for p in batch_positions]
+        for positions, batch, edited_audio in audio.batches(batches):
+            queries = [samples.queries[p] for p in positions]
             with torch.inference_mode():
                 video = audio.mean_video(batch) if mean_video else None
-                sweep.run_batch(queries_here, batch_positions, batch, edited_audio, video)
-            settings.progress(len(batch_positions))
+                part = sweep.run_batch(queries, batch, edited_audio, video)
+            sweep.gathered.put(positions, part)
     finally:
         model.train(was_training)
-    found = sweep.gathered
-    return SweepRun(
-        queries=queries,
-        positions=positions,
-        conditions=list(conditions),
-        same_as=same_as,
-        lines={name: [lines[p] for p in positions] for name, lines in found.lines.items()},
-        gates={name: GateFigures(**figures) for name, figures in found.figures.items()},
-        kinds=facts.kinds,
-        raw={name: [raw[p] for p in positions] for name, raw in found.raw.items()},
-    )
+
+
+def _recorded(model: QDDETR, samples: Samples, queries: Sequence[Query], settings: SweepSettings) -> RecordedGates:
+    history = settings.history
+    if history is None or any(query.qid not in history for query in queries):
+        history = _first_pass(model, samples, settings.legacy_batches)
+    return RecordedGates(history, queries)
 
 
 def _first_pass(model: QDDETR, samples: Samples, legacy_batches: bool) -> GateHistory:
@@ -148,29 +172,66 @@ def _first_pass(model: QDDETR, samples: Samples, legacy_batches: bool) -> GateHi
 
 @dataclass
 class _Gathered:
-    """Results so far: lines by condition and position, figures by condition and name, (N, layers, kinds)."""
+    """Results so far: lines and raw predictions by condition and position, figures by condition and name, (N, A, K).
+
+    A batch's part holds by condition, by its place among those that are run, "{place}.{field}": the fields of
+    `RawPredictions` (B, ...) and of `GateFigures` (B, A, K).
+    """
 
     positions: Sequence[int]
+    ran: Sequence[str]
+    queries: Sequence[Query]
     facts: FusionFacts
+    settings: SweepSettings
     lines: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
     raw: dict[str, dict[int, RawPrediction]] = field(default_factory=dict)
     figures: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rows = {position: row for row, position in enumerate(self.positions)}
+        self.lines = {name: {} for name in self.ran}
+        self.raw = {name: {} for name in self.ran}
 
-    def add_lines(self, name: str, positions: Sequence[int], lines: Sequence[dict[str, Any]]) -> None:
-        store = self.lines.setdefault(name, {})
-        store.update((p, compact_line(line)) for p, line in zip(positions, lines, strict=True))
+    def has_parts_of(self, batch: Sequence[int]) -> bool:
+        """Take in the finished parts of a batch; return whether they hold all that is wanted of it."""
+        wanted = [position for position in batch if position in self._rows]
+        pieces = [] if self.settings.parts is None or not wanted else self.settings.parts.found(_part_name(batch))
+        held = [position for piece in pieces for position in piece["positions"].tolist()]
+        if not set(wanted) <= set(held):
+            return not wanted
+        for piece in pieces:
+            self._take(piece)
+        self.settings.progress(len(wanted))
+        return True
 
-    def add_figures(self, name: str, positions: Sequence[int], figures: Mapping[str, Tensor]) -> None:
-        """Take figures (layers * kinds, B) in."""
+    def put(self, batch: Sequence[int], part: Mapping[str, np.ndarray]) -> None:
+        """Take in what a batch gave, the rows of the positions that are wanted, and write it down."""
+        kept = [b for b, position in enumerate(batch) if position in self._rows]
+        piece = {name: array[kept] for name, array in part.items()}
+        piece["positions"] = np.array([batch[b] for b in kept])
+        self._take(piece)
+        if self.settings.parts is not None:
+            self.settings.parts.put(_part_name(batch), piece)
+        self.settings.progress(len(kept))
+
+    def _take(self, piece: Mapping[str, np.ndarray]) -> None:
+        positions = piece["positions"].tolist()
+        queries = [self.queries[position] for position in positions]
         rows = [self._rows[position] for position in positions]
         shape = (len(self.positions), self.facts.num_layers, len(self.facts.kinds))
-        store = self.figures.setdefault(name, {})
-        for figure, values in figures.items():
-            by_sample = values.T.double().cpu().numpy().reshape(len(rows), *shape[1:])
-            store.setdefault(figure, np.full(shape, np.nan))[rows] = by_sample
+        for place, name in enumerate(self.ran):
+            raw = RawPredictions(*(piece[f"{place}.{one.name}"] for one in fields(RawPredictions)))
+            lines = lines_of(queries, raw, self.settings.postprocessing)
+            self.lines[name].update((p, compact_line(line)) for p, line in zip(positions, lines, strict=True))
+            self.raw[name].update((p, raw.sample(b)) for b, p in enumerate(positions))
+            for one in fields(GateFigures):
+                if (values := piece.get(f"{place}.{one.name}")) is not None:
+                    store = self.figures.setdefault(name, {})
+                    store.setdefault(one.name, np.full(shape, np.nan))[rows] = values
+
+
+def _part_name(batch: Sequence[int]) -> str:
+    return f"{min(batch):06d}"  # a position stands in one batch alone
 
 
 @dataclass(frozen=True)
@@ -186,28 +247,28 @@ class _Sweep:
     def run_batch(
         self,
         queries: Sequence[Query],
-        positions: Sequence[int],
         batch: Mapping[str, Any],
         edited_audio: Mapping[AudioEdit, Tensor],
         mean_video: Tensor | None,
-    ) -> None:
-        """Run all conditions on one batch."""
+    ) -> dict[str, np.ndarray]:
+        """Run all conditions on one batch; return its part, see `_Gathered`."""
         model = self.model
         projected = model.project(
             batch["src_txt"], batch["src_txt_mask"], batch["src_vid"], batch["src_vid_mask"], batch["src_aud"]
         )
         facts = BatchFacts([query.qid for query in queries], [query.vid for query in queries], projected.vid_mask)
+        places = {name: place for place, name in enumerate(self.gathered.ran)}
         baseline: list[_Passed] = []
+        part: dict[str, np.ndarray] = {}
 
         def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_Passed]) -> None:
             if name == BASELINE:
                 baseline.extend(path)
             outputs = model.decode(fused, projected, legacy_batch_mask=self.settings.legacy_batches)
-            raw = raw_predictions(outputs)
-            self.gathered.add_lines(name, positions, lines_of(queries, raw, self.settings.postprocessing))
-            self.gathered.raw.setdefault(name, {}).update((p, raw.sample(b)) for b, p in enumerate(positions))
+            found = dict(vars(raw_predictions(outputs)))
             if not inputs.mean_video:
-                self.gathered.add_figures(name, positions, _figures(path, baseline, projected.vid_mask))
+                found |= _figures(path, baseline, projected.vid_mask, self.model.fusion.facts)
+            part.update((f"{places[name]}.{key}", array) for key, array in found.items())
 
         # The recorded features come first, the baseline first of its branches.
         for inputs, branches in self.trees.items():
@@ -227,6 +288,7 @@ class _Sweep:
                 finish=partial(finish, inputs),
             )
             walk.from_start(branches)
+        return part
 
 
 class _Walk:
@@ -288,8 +350,10 @@ def _grouped(branches: Sequence[_Branch], site: Site) -> list[tuple[Steps, list[
     return list(groups.items())
 
 
-def _figures(path: Sequence[_Passed], baseline: Sequence[_Passed], vid_mask: Tensor) -> dict[str, Tensor]:
-    """Return the fields of `GateFigures`, each (layers * kinds, B)."""
+def _figures(
+    path: Sequence[_Passed], baseline: Sequence[_Passed], vid_mask: Tensor, facts: FusionFacts
+) -> dict[str, np.ndarray]:
+    """Return the fields of `GateFigures`, each (B, A, K)."""
     pairs = [(here.gate, before.gate) for here, before in zip(path, baseline, strict=True)]
     figures = {
         "magnitude": torch.stack([_over_clips(gate.abs(), vid_mask) for gate, _ in pairs]),
@@ -303,7 +367,8 @@ def _figures(path: Sequence[_Passed], baseline: Sequence[_Passed], vid_mask: Ten
     if len(measured) == len(pairs):
         figures["injection"] = torch.stack([_over_clips(value, vid_mask) for value, _ in measured])
         figures["injection_change"] = torch.stack([_moved(value, base, vid_mask) for value, base in measured])
-    return figures
+    shape = (len(vid_mask), facts.num_layers, len(facts.kinds))
+    return {name: values.T.double().cpu().numpy().reshape(shape) for name, values in figures.items()}
 
 
 def _moved(values: Tensor, base: Tensor, vid_mask: Tensor) -> Tensor:
