@@ -43,12 +43,12 @@ from qd_detr.gates.train import __main__ as train
 MODELS = ("global", "clipwise", "elementwise", "noise")
 
 
-def analysed(folder: Path, name: str, seed: int, n_epoch: int) -> Path:
+def analysed(folder: Path, name: str, seed: int, n_epoch: int, *, both_heard: bool) -> Path:
     """Train a model and run it over the validation split; return the results folder."""
     data, run, results = (folder / f"{name}_{part}" for part in ("data", "run", "results"))
     if not (results / "run_config.json").is_file():
         if not data.exists():
-            generate(data, seed)
+            generate(data, seed, both_heard=both_heard)
             if name == "noise":
                 _make_audio_noise(data / A_FEAT_DIR, seed)
         gating_type = "clipwise" if name == "noise" else name
@@ -122,13 +122,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--n_epoch", type=int, default=TRAINING_OPTIONS["n_epoch"])
     parser.add_argument("--gating_types", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument(
+        "--both_heard", action="store_true", help="useful sound at both places, louder at the meant one"
+    )
     parser.add_argument("--folder", type=Path, help="where data, runs and results go (default: a temporary folder)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = args.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         for name in args.gating_types:
-            results = analysed(folder, name, args.seed, args.n_epoch)
+            results = analysed(folder, name, args.seed, args.n_epoch, both_heard=args.both_heard)
             numbers = evidence(results, read_truth(folder / f"{name}_data"))
             print(name, "  ".join(f"{key} {value:.3f}" for key, value in numbers.items()), flush=True)
     return 0

@@ -205,6 +205,31 @@ def test_noise_raises_false_alarms_at_the_stated_rate(queries_a_video):
     assert (stats.kstest(p, "uniform", axis=0).pvalue > 0.001).all()
 
 
+def test_a_group_reads_as_if_its_videos_stood_alone_and_all_tests_are_controlled_together():
+    rng = np.random.default_rng(11)
+    whole = MomentAlignment(2.0, "clipwise")
+    add_random(whole, rng, 16, 2, effect=0.6)
+    groups = {f"v{i}": "open" if i < 5 else "closed" for i in range(7)}  # v7 belongs to neither
+    got = whole.readout(3, groups=groups, draws=99)["annotation"]
+    open_alone = MomentAlignment(2.0, "clipwise")
+    open_alone._keys = whole._keys
+    open_alone._samples = {name: one for name, one in whole._samples.items() if groups.get(one.vid) == "open"}
+    alone = open_alone.readout(3, draws=99)["annotation"]
+    for mine, theirs in zip(got["groups"]["open"], alone["series"], strict=True):
+        assert set(mine) == {"layer", "kind", "series", "inside_minus_outside", "saliency_correlation"}
+        for name in ("inside_minus_outside", "saliency_correlation"):
+            assert {**mine[name], "adjusted_p": 0} == {**theirs[name], "adjusted_p": 0}
+    assert got["groups"]["closed"][0]["inside_minus_outside"]["n_videos"] == 2
+    records = [
+        one[name] for part in (got["series"], *got["groups"].values()) for one in part for name in list(COLUMNS)[:2]
+    ]
+    assert got["n_tests"] == len(records) == 3 * 2 * 2
+    np.testing.assert_allclose(
+        [one["adjusted_p"] for one in records], stats.false_discovery_control([one["p"] for one in records])
+    )
+    assert alone["groups"] == {}
+
+
 def test_merge_in_any_order_equals_all_at_once_to_the_bit():
     rng = np.random.default_rng(3)
     whole = MomentAlignment(2.0, "clipwise")

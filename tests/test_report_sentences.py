@@ -105,7 +105,12 @@ def test_queries_that_change_hands_are_counted_where_there_are_some() -> None:
 
 def aligned(*p: float) -> SimpleNamespace:
     series = [
-        {"layer": i, "kind": "attention", "series": "injection", "inside_minus_outside": {"effect": 0.2, "p": value}}
+        {
+            "layer": i,
+            "kind": "attention",
+            "series": "injection",
+            "inside_minus_outside": {"effect": 0.2, "adjusted_p": value},
+        }
         for i, value in enumerate(p)
     ]
     return SimpleNamespace(sections={"alignment": {"applies": True, "annotation": {"applies": True, "series": series}}})
@@ -113,8 +118,8 @@ def aligned(*p: float) -> SimpleNamespace:
 
 def test_a_layer_is_named_only_beyond_chance_among_all_layers() -> None:
     assert len(alignment_sentences(aligned(0.03), EN)) == 1
-    assert alignment_sentences(aligned(0.03, 0.4), EN) == []
-    assert len(alignment_sentences(aligned(0.001, 0.4, 0.001), EN)) == 2
+    assert alignment_sentences(aligned(0.06, 0.4), EN) == []
+    assert len(alignment_sentences(aligned(0.003, 0.4, 0.003), EN)) == 2
 
 
 def test_a_timeline_is_read_only_where_turned_contributions_do_not_give_the_same() -> None:

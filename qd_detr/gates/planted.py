@@ -6,6 +6,10 @@ Every video shows an event that its sentence names. What its sound is worth is p
 - misleading: the picture shows it once; the sound of it comes at another time (another scene's sound was dubbed on).
 - irrelevant: the picture shows it once; the sound is of other events, at any time (music over the pictures).
 
+With `both_heard` the sound of a useful video is heard at both places, louder at the one that is meant. How loud a place is
+says nothing by itself, so the two have to be compared. Without it one place is enough: a model that only rules out the
+place without the sound makes no mistake, whatever it hears at the other.
+
 A model that adds picture and sound up cannot serve all three. But dubbed sound has a timbre of its own, in every clip,
 by which a gate can tell it from live sound. `truth.json` says which video is what, and when.
 
@@ -45,6 +49,8 @@ D = 16  # columns of every feature
 _CLIPS = (24, 36)  # shortest and longest video
 _EVENT_CLIPS = (3, 8)  # shortest and longest event
 _EVENT_STRENGTH, _TIMBRE_STRENGTH, _NOISE = 1.6, 1.0, 0.18
+# With `both_heard`: the mean of the two places' strengths, evenly between these, and how far each lies from it.
+_BOTH_STRENGTHS, _LOUDER_BY = (0.4, 1.2), 0.4
 _HALF = np.float16
 
 # An event: the noun that carries its meaning, and ways to tell of it.
@@ -106,10 +112,16 @@ class PlantedVideo:
     misleads: tuple[int, int] | None
 
 
-def generate(directory: str | Path, seed: int = 0, n_train: int = 480, n_val: int = 96) -> list[PlantedVideo]:
+def generate(
+    directory: str | Path, seed: int = 0, n_train: int = 480, n_val: int = 96, *, both_heard: bool = False
+) -> list[PlantedVideo]:
     """Write the dataset into `directory`, which is made, and return what is planted in it, training split first.
 
     Of each split a third of the videos has audio of each kind. The folder appears whole or not at all.
+
+    Args:
+        directory: new or empty. seed: the same seed gives the same files. n_train, n_val: how many videos.
+        both_heard: useful sound is heard at both places, louder at the one that is meant.
 
     Raises:
         RequestError: the directory is there and not empty, or the counts are below 3.
@@ -126,7 +138,7 @@ def generate(directory: str | Path, seed: int = 0, n_train: int = 480, n_val: in
     try:
         partial.mkdir(parents=True)  # a folder of this name that is there is not ours, and stays
         try:
-            videos = _write_all(partial, seed, n_train, n_val)
+            videos = _write_all(partial, seed, n_train, n_val, both_heard)
             if directory.is_dir():
                 directory.rmdir()
             os.replace(partial, directory)
@@ -147,7 +159,7 @@ def read_truth(directory: str | Path) -> dict[int, PlantedVideo]:
     return videos
 
 
-def _write_all(directory: Path, seed: int, n_train: int, n_val: int) -> list[PlantedVideo]:
+def _write_all(directory: Path, seed: int, n_train: int, n_val: int, both_heard: bool) -> list[PlantedVideo]:
     for folder in (*V_FEAT_DIRS, T_FEAT_DIR, A_FEAT_DIR):
         (directory / folder).mkdir()
     patterns = _Patterns(np.random.default_rng([seed, 0]))
@@ -161,10 +173,13 @@ def _write_all(directory: Path, seed: int, n_train: int, n_val: int) -> list[Pla
             # A generator of its own for each video: more videos leave the first ones as they are.
             rng = np.random.default_rng([seed, stream, i])
             video = _plan(rng, first_qid + i, split, AUDIO_KINDS[i % len(AUDIO_KINDS)])
-            lines.append(_write_video(directory, rng, patterns, video))
+            lines.append(_write_video(directory, rng, patterns, video, both_heard))
             videos.append(video)
         (directory / file).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    truth = {"seed": seed, "clip_length_s": CLIP_LENGTH_S, "videos": [asdict(video) for video in videos]}
+    head: dict[str, Any] = {"seed": seed, "clip_length_s": CLIP_LENGTH_S}
+    if both_heard:
+        head["both_heard"] = True
+    truth = head | {"videos": [asdict(video) for video in videos]}
     (directory / TRUTH_FILE).write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     return videos
 
@@ -222,7 +237,9 @@ def _plan(rng: np.random.Generator, qid: int, split: str, audio: str) -> Planted
     )
 
 
-def _write_video(directory: Path, rng: np.random.Generator, patterns: _Patterns, video: PlantedVideo) -> dict[str, Any]:
+def _write_video(
+    directory: Path, rng: np.random.Generator, patterns: _Patterns, video: PlantedVideo, both_heard: bool
+) -> dict[str, Any]:
     """Write the features of a video and its sentence, and return its annotation."""
     shown = [place for place in (video.window, video.lookalike) if place is not None]
     for folder in V_FEAT_DIRS:
@@ -230,7 +247,7 @@ def _write_video(directory: Path, rng: np.random.Generator, patterns: _Patterns,
         for place in shown:
             _add(features, place, patterns.looks[folder][video.event])
         np.savez(directory / folder / f"{video.vid}.npz", features=features.astype(_HALF))
-    np.save(directory / A_FEAT_DIR / f"{video.vid}.npy", _sound(rng, patterns, video).astype(_HALF))
+    np.save(directory / A_FEAT_DIR / f"{video.vid}.npy", _sound(rng, patterns, video, both_heard).astype(_HALF))
 
     sentence = _EVENTS[video.event][int(rng.integers(len(_EVENTS[video.event])))]
     tokens = [patterns.reads[word] if word == video.event else patterns.words[word] for word in words_of(sentence)]
@@ -249,13 +266,17 @@ def _write_video(directory: Path, rng: np.random.Generator, patterns: _Patterns,
     }
 
 
-def _sound(rng: np.random.Generator, patterns: _Patterns, video: PlantedVideo) -> FloatArray:
+def _sound(rng: np.random.Generator, patterns: _Patterns, video: PlantedVideo, both_heard: bool) -> FloatArray:
     """Return the sound (n, D): its timbre in every clip, and sounds of events."""
     sound = rng.normal(0, _NOISE, (video.clips, D))
     timbre = patterns.live if video.audio == "useful" else patterns.dubbed
     sound += _TIMBRE_STRENGTH * timbre
     place = video.listen or video.misleads
-    if place is not None:
+    if both_heard and video.lookalike is not None:
+        strength = rng.uniform(*_BOTH_STRENGTHS)
+        _add(sound, video.window, patterns.sounds[video.event], strength + _LOUDER_BY)
+        _add(sound, video.lookalike, patterns.sounds[video.event], strength - _LOUDER_BY)
+    elif place is not None:
         _add(sound, place, patterns.sounds[video.event])
     if video.audio != "useful":
         # Dubbed sound is full of events that nobody sees: letting it in costs, heard or not.
@@ -267,9 +288,9 @@ def _sound(rng: np.random.Generator, patterns: _Patterns, video: PlantedVideo) -
     return sound
 
 
-def _add(features: FloatArray, place: tuple[int, int], pattern: FloatArray) -> None:
+def _add(features: FloatArray, place: tuple[int, int], pattern: FloatArray, strength: float = _EVENT_STRENGTH) -> None:
     """Add an event's pattern to the clips of a place given in seconds."""
-    features[place[0] // CLIP_LENGTH_S : place[1] // CLIP_LENGTH_S] += _EVENT_STRENGTH * pattern
+    features[place[0] // CLIP_LENGTH_S : place[1] // CLIP_LENGTH_S] += strength * pattern
 
 
 def training_flags(directory: str | Path) -> list[str]:
@@ -294,6 +315,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same files (default: %(default)s)")
     parser.add_argument("--n_train", type=int, default=480, help="training videos (default: %(default)s)")
     parser.add_argument("--n_val", type=int, default=96, help="validation videos (default: %(default)s)")
+    parser.add_argument(
+        "--both_heard",
+        action="store_true",
+        help="useful sound is heard at both places, louder at the one that is meant",
+    )
     return parser
 
 
@@ -306,7 +332,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _generate(args: argparse.Namespace) -> None:
     if args.seed < 0:
         raise RequestError(f"--seed is {args.seed}; expected 0 or more")
-    videos = generate(args.output, args.seed, args.n_train, args.n_val)
+    videos = generate(args.output, args.seed, args.n_train, args.n_val, both_heard=args.both_heard)
     say(f"{args.output}: {len(videos)} videos; train with")
     say("python -m qd_detr.gates.train " + " ".join(training_flags(args.output)))
 

@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qd_detr.gates.analysis.shift_null import COLUMNS, LAGS, ShiftNull, Target, shift_table
+from qd_detr.gates.analysis.resampling import false_discovery
+from qd_detr.gates.analysis.shift_null import COLUMNS, LAGS, N_HEADLINES, ShiftNull, ShiftTable, Target, shift_table
 from qd_detr.gates.gating import gating_named
 from qd_detr.gates.wording import Reason
 
@@ -168,21 +169,26 @@ class MomentAlignment:
         self._keys = self._keys or other._keys
         self._samples |= other._samples
 
-    def readout(self, seed: int, *, draws: int = DRAWS, level: float = LEVEL) -> dict[str, Any]:
+    def readout(
+        self, seed: int, *, groups: Mapping[str, str] | None = None, draws: int = DRAWS, level: float = LEVEL
+    ) -> dict[str, Any]:
         """Return effects, null bands and p values, ready for JSON.
 
         Args:
             seed: of the shifts drawn for the null; the same seed gives the same numbers.
+            groups: per video its group ("open", "closed"), where videos fall into groups.
             draws: how many sets of shifts, one per video, are drawn.
             level: share of the null inside the band.
 
         Returns:
             {"applies": False, "reason"} for global gates or without samples; else {"applies": True, "draws", "seed",
             "level", "clip_length_s", "n_samples", "n_videos", "annotation", "prediction"}. Each of the last two is
-            {"applies": False, "reason"} or {"applies": True, "series": [...]}, a list of {"layer", "kind", "series",
-            "inside_minus_outside", "saliency_correlation", "around_starts", "around_ends"}. The first two statistics
-            hold "effect" (mean over samples), "null_mean", "null_low", "null_high" (band of the mean under the null),
-            "p", "n_samples", "n_videos", "dropped" {reason: samples}. The profiles hold lists per lag for the same
+            {"applies": False, "reason"} or {"applies": True, "n_tests", "series": [...], "groups"}. A series is {"layer",
+            "kind", "series", "inside_minus_outside", "saliency_correlation", "around_starts", "around_ends"}; "groups"
+            {group: the same list of the group's videos alone, without profiles}, empty with one group. The first two
+            statistics hold "effect" (mean over samples), "null_mean", "null_low", "null_high" (band of the mean under
+            the null), "p", "adjusted_p" (Benjamini-Hochberg over both statistics of all series and groups, `n_tests`
+            in all), "n_samples", "n_videos", "dropped" {reason: samples}. The profiles hold lists per lag for the same
             keys and "lags_clips"; the series are centred per sample, lag 0 is the first clip inside for starts, the
             first after the window for ends; "p_any_lag" judges the largest deviation over lags at once. p is
             two-sided, (1 + draws at least as far from 0) / (1 + draws). Not a number becomes None.
@@ -202,19 +208,35 @@ class MomentAlignment:
             "n_samples": len(self._samples),
             "n_videos": len({sample.vid for sample in self._samples.values()}),
         }
-        return head | {against: self._against(against, seed, draws, level) for against in AGAINST}
+        settings = {"seed": seed, "draws": draws}
+        return head | {against: self._against(against, groups or {}, settings, level) for against in AGAINST}
 
-    def _against(self, against: str, seed: int, draws: int, level: float) -> dict[str, Any]:
+    def _against(
+        self, against: str, groups: Mapping[str, str], settings: dict[str, int], level: float
+    ) -> dict[str, Any]:
         targets = [sample.targets[against] for sample in self._samples.values()]
         if all(target.inside is None and target.saliency is None for target in targets):
             return {"applies": False, "reason": Reason(f"alignment.no_{against}")}
-        null = ShiftNull(len(self._keys), draws=draws, seed=seed)
+        null = ShiftNull(len(self._keys), **settings)
+        of_group = {
+            group: ShiftNull(len(self._keys), n_statistics=N_HEADLINES, **settings)
+            for group in dict.fromkeys(groups.values())
+        }
         for samples in self._by_video():
-            null.add_video([shift_table(sample.values, sample.targets[against]) for sample in samples])
-        records = []
-        for key, figures in zip(self._keys, _figures(null, level), strict=True):
-            records.append({"layer": key.layer, "kind": key.kind, "series": key.name} | figures)
-        return {"applies": True, "series": records}
+            tables: list[ShiftTable] = [shift_table(sample.values, sample.targets[against]) for sample in samples]
+            null.add_video(tables)
+            if samples[0].vid in groups:
+                of_group[groups[samples[0].vid]].add_video(tables)
+        series = self._records(null, level)
+        by_group = {group: self._records(mine, level) for group, mine in of_group.items()}
+        n_tests = _control([*series, *(one for mine in by_group.values() for one in mine)])
+        return {"applies": True, "n_tests": n_tests, "series": series, "groups": by_group}
+
+    def _records(self, null: ShiftNull, level: float) -> list[dict[str, Any]]:
+        return [
+            {"layer": key.layer, "kind": key.kind, "series": key.name} | figures
+            for key, figures in zip(self._keys, _figures(null, level), strict=True)
+        ]
 
     def _by_video(self) -> Iterator[list[_Sample]]:
         """Yield the samples that are shifted together, in an order that does not depend on how they came in.
@@ -243,6 +265,8 @@ def _figures(null: ShiftNull, level: float) -> Iterator[dict[str, Any]]:
     for index in range(len(observed)):
         figures: dict[str, Any] = {}
         for name, where in COLUMNS.items():
+            if where.stop > null.n_statistics:
+                continue
             read = {key: _plain(values[index, where]) for key, values in columns.items()}
             effect = _plain(observed[index, where])
             dropped = {r: n for (i, which, r), n in sorted(null.dropped.items()) if (i, which) == (index, name)}
@@ -253,6 +277,16 @@ def _figures(null: ShiftNull, level: float) -> Iterator[dict[str, Any]]:
             else:
                 figures[name] = {"effect": effect[0], **{k: v[0] for k, v in read.items()}, "dropped": dropped}
         yield figures
+
+
+def _control(records: Sequence[dict[str, Any]]) -> int:
+    """Add to every headline statistic its p after Benjamini-Hochberg over all of them; return how many tests these are."""
+    headlines = [name for name, where in COLUMNS.items() if where.stop <= N_HEADLINES]
+    tested = [record[name] for record in records for name in headlines]
+    control = false_discovery([one["p"] for one in tested])
+    for one, adjusted in zip(tested, control["adjusted"], strict=True):
+        one["adjusted_p"] = adjusted
+    return control["n_tests"]
 
 
 def _p_values(observed: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -30,6 +30,8 @@ CORRELATION = slice(1, 2)
 STARTS = slice(2, 2 + len(LAGS))
 ENDS = slice(STARTS.stop, STARTS.stop + len(LAGS))
 N_STATISTICS = ENDS.stop
+N_HEADLINES = CORRELATION.stop
+"""So many statistics come before the profiles."""
 COLUMNS = {
     "inside_minus_outside": DIFFERENCE,
     "saliency_correlation": CORRELATION,
@@ -154,21 +156,26 @@ class ShiftNull:
     """Means over samples, as observed and under draws of one shift per video.
 
     Add the videos in a fixed order: the k-th added gets the k-th set of shifts of the seed.
+
+    Args:
+        n_series: S. draws: D. seed: of the shifts. n_statistics: K, so many of the statistics are kept, the first ones.
     """
 
-    def __init__(self, n_series: int, *, draws: int, seed: int) -> None:
+    def __init__(self, n_series: int, *, draws: int, seed: int, n_statistics: int = N_STATISTICS) -> None:
         self.draws = draws
-        self.n_samples = np.zeros((n_series, N_STATISTICS), dtype=np.int64)
+        self.n_statistics = n_statistics
+        self.n_samples = np.zeros((n_series, n_statistics), dtype=np.int64)
         self.n_videos = np.zeros_like(self.n_samples)
         self.dropped: Counter[tuple[int, str, str]] = Counter()
-        self._observed = np.zeros((n_series, N_STATISTICS))
-        self._null = np.zeros((draws, n_series * N_STATISTICS))
+        self._observed = np.zeros((n_series, n_statistics))
+        self._null = np.zeros((draws, n_series * n_statistics))
         self._rng = np.random.default_rng(seed)
 
     def add_video(self, tables: Sequence[ShiftTable]) -> None:
         """Add the queries of one video, all with the same number of clips; in a draw they share one shift."""
-        values = np.sum([table.values for table in tables], axis=0)  # (n, S, K)
-        defined = np.sum([table.defined for table in tables], axis=0)  # (S, K)
+        kept = np.s_[..., : self.n_statistics]
+        values = np.sum([table.values[kept] for table in tables], axis=0)  # (n, S, K)
+        defined = np.sum([table.defined[kept] for table in tables], axis=0)  # (S, K)
         self.n_samples += defined
         self.n_videos += defined > 0
         for table in tables:

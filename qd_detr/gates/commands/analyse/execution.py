@@ -10,6 +10,7 @@ from typing import Any
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
+from qd_detr.gates.analysis.group_effects import groups_of_videos
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
@@ -68,7 +69,6 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
             names=names,
             notes=_notes(prepared),
         )
-        findings.sections["alignment"] = alignment.readout(request.seed)
         probes = Probes(prepared.model, prepared.samples, prepared.pass_settings.postprocessing, history)
         of_legacy_run = not prepared.checkpoint.own
         findings.sections["audit"] = audit(
@@ -81,6 +81,7 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
         columns = add_metrics(findings, prepared.settings.options)
         if prepared.conditions:
             columns |= _condition_columns(prepared, findings, sweep_of(prepared, journal, history))
+        findings.sections["alignment"] = alignment.readout(request.seed, _groups(findings))
         if request.timeline:
             columns |= add_timeline(prepared, findings, tree, timelines_of(prepared, journal, history))
         _add_planted_truth(request.data_path.parent, findings)
@@ -125,6 +126,12 @@ def _shares(section: dict[str, Any] | None) -> dict[SampleId, float | None] | No
     if section is None:
         return None
     return {one["qid"]: one["windows"]["share"] for one in section["samples"]}
+
+
+def _groups(findings: RunFindings) -> dict[str, str] | None:
+    """Return per video whether its gates are open or closed; None where there is one group, or no condition was run."""
+    section = findings.sections.get("audio_help")
+    return None if section is None else groups_of_videos(section["groups"])
 
 
 def _add_planted_truth(folder: Path, findings: RunFindings) -> None:

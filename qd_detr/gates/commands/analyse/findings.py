@@ -51,9 +51,9 @@ class AlignmentCollector:
             predicted_saliency=None if line is None else line["pred_saliency_scores"],
         )
 
-    def readout(self, seed: int) -> dict[str, Any]:
+    def readout(self, seed: int, groups: Mapping[str, str] | None) -> dict[str, Any]:
         """Return the effects with their nulls; see `MomentAlignment.readout`."""
-        return self._alignment.readout(seed)
+        return self._alignment.readout(seed, groups=groups)
 
 
 def audit(

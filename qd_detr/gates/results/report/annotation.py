@@ -29,7 +29,9 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
         if not part["applies"]:
             lines += [texts("alignment.not", reason=texts.say(part["reason"])), ""]
             continue
-        head = heads(texts, "alignment", "gate", "series", "figure", "effect", "null", "p", "samples", "videos")
+        head = heads(
+            texts, "alignment", "gate", "series", "figure", "group", "effect", "null", "p", "samples", "videos"
+        )
         rows = _alignment_rows(part, texts)
         if not rows:
             lines += [texts("alignment.nothing"), ""]
@@ -41,27 +43,31 @@ def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
 
 
 def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
+    """Return the rows over all videos, then those of each group of videos."""
     rows: list[list[object]] = []
-    for s in part["series"]:
-        if s["kind"] != ATTENTION.kind:
-            continue
-        for key in _FIGURES:
-            f = s[key]
-            if f["effect"] is None:
-                continue
-            rows.append(
-                [
-                    gate_name(texts, s["layer"], s["kind"]),
-                    label(texts, "series", s["series"]),
-                    texts(f"alignment.{key}"),
-                    number(f["effect"]),
-                    texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
-                    p_value(f["p"]),
-                    f["n_samples"],
-                    f["n_videos"],
-                ]
-            )
+    for group, series in (("all", part["series"]), *part["groups"].items()):
+        for s in series:
+            if s["kind"] == ATTENTION.kind:
+                rows += _rows_of(s, group, texts)
     return rows
+
+
+def _rows_of(series: dict[str, Any], group: str, texts: Texts) -> list[list[object]]:
+    return [
+        [
+            gate_name(texts, series["layer"], series["kind"]),
+            label(texts, "series", series["series"]),
+            texts(f"alignment.{key}"),
+            texts(f"alignment.group.{group}"),
+            number(f["effect"]),
+            texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
+            p_value(f["adjusted_p"]),
+            f["n_samples"],
+            f["n_videos"],
+        ]
+        for key, f in ((key, series[key]) for key in _FIGURES)
+        if f["effect"] is not None
+    ]
 
 
 def p_value(p: float | None) -> str:
@@ -80,8 +86,7 @@ def alignment_sentences(findings: RunFindings, texts: Texts) -> list[str]:
     if not data or not data["applies"] or not data["annotation"]["applies"]:
         return []
     tested = _injections(data["annotation"])
-    # Bonferroni: a layer is not named because it is the luckiest of several.
-    stand = [s for s in tested if s["inside_minus_outside"]["p"] * len(tested) < SIGNIFICANT]
+    stand = [s for s in tested if s["inside_minus_outside"]["adjusted_p"] < SIGNIFICANT]
     return _alignment_sentences(stand, "annotation", texts)
 
 
@@ -98,10 +103,10 @@ def _alignment_sentences(series: list[dict[str, Any]], against: str, texts: Text
     for s in series:
         f = s["inside_minus_outside"]
         found, effect = "same", f["effect"]
-        if f["p"] < SIGNIFICANT:
+        if f["adjusted_p"] < SIGNIFICANT:
             found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
         key = f"alignment.{against}.{found}"
-        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=p_text(f["p"])))
+        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=p_text(f["adjusted_p"])))
     return sentences
 
 
