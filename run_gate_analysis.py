@@ -31,15 +31,17 @@ from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES
 from qd_detr.gates.wording import LANGUAGES
 
 if TYPE_CHECKING:
-    from qd_detr.gates.commands.analyse import AnalysisRequest
+    from qd_detr.gates.commands.analyse import AnalysisRequest, LogRequest
     from qd_detr.gates.results.context import RunFindings
 
 FIGURE_FORMATS = ("png", "pdf", "svg")
+# What is done instead of running the model and data that are named.
+_INSTEAD = ("demo", "compare_runs", "merge_shards", "gate_log")
 
 
 # How --help groups the flags; what is in none of them stands under "options".
 _GROUPS = {
-    "input": ("model_path", "data_path", "legacy_model", "config_path", "gating_type", "family", "demo"),
+    "input": ("model_path", "data_path", "legacy_model", "config_path", "gating_type", "family", "gate_log", "demo"),
     "features": ("feature_root", "v_feat_dirs", "t_feat_dir", "a_feat_dir", "skip_missing", "missing_list"),
     "what to do": (
         *("max_samples", "analyze_samples", "compare_samples", "compare_runs", "legacy_batches"),
@@ -97,6 +99,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--family",
         metavar="NAME",
         help="the family of gated models it is of, where nothing tells (default: as recognised)",
+    )
+    add(
+        "--gate_log",
+        type=Path,
+        metavar="FILE",
+        help="gates that other code wrote down, .jsonl, instead of a model; with --data_path their moments too",
     )
     add("--config_path", type=Path, metavar="F", help="options file, if not in the checkpoint or opt.json beside it")
     add("--feature_root", type=Path, metavar="R", help="features are in R/<last component of the options' folders>")
@@ -264,30 +272,54 @@ def demo_request(args: argparse.Namespace) -> AnalysisRequest:
     return replace(asked, model_path=shipped.model_path, data_path=shipped.data_path, legacy_model=shipped.legacy)
 
 
+def log_request(args: argparse.Namespace) -> LogRequest:
+    """Return the request for a log of gates, which takes no flag that needs a model."""
+    needing = ("model_path", *_INSTEAD[:-1], "num_shards", "interventions", "ablate", "audio", "timeline", "resume")
+    given = [f"--{name}" for name in needing if getattr(args, name)]
+    if given:
+        raise RequestError(f"--gate_log reads gates without a model; leave {', '.join(given)} out")
+    from qd_detr.gates.commands.analyse import LogRequest
+
+    return LogRequest(
+        args.gate_log,
+        args.output_dir,
+        args.data_path,
+        None if args.analyze_samples is None else tuple(args.analyze_samples),
+        args.max_samples,
+        args.save_raw_data,
+        args.history_memory,
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 done, 1 the run failed, 2 the request was wrong."""
     parser = build_parser()
     args = parser.parse_args(argv)
-    if args.compare_runs is None and args.demo is None and args.merge_shards is None:
+    if all(getattr(args, other) is None for other in _INSTEAD):
         missing = [name for name in ("model_path", "data_path") if getattr(args, name) is None]
         if missing:
             parser.error(f"the following arguments are required: {', '.join('--' + name for name in missing)}")
     log_to_stderr()
-    hint = "" if args.compare_runs or args.merge_shards else "; the same command with --resume continues"
+    hint = (
+        "" if args.compare_runs or args.merge_shards or args.gate_log else "; the same command with --resume continues"
+    )
     return exit_status(lambda: analyse(args), interrupted=f"interrupted{hint}")
 
 
 def analyse(args: argparse.Namespace) -> None:
     """Do what was asked, and say where it is."""
-    if args.demo is None and args.compare_runs is None and args.merge_shards is None:
+    if all(getattr(args, other) is None for other in _INSTEAD):
         _shard(args)
         check_not_swapped(args.model_path, args.data_path)
         check_checkpoint_is_there(args.model_path)
         check_annotations_are_there(args.data_path)
-    from qd_detr.gates.commands.analyse import compare, merge, merge_if_last, prepare, run, run_shard
+    from qd_detr.gates.commands.analyse import analyse_log, compare, merge, merge_if_last, prepare, run, run_shard
     from qd_detr.gates.results.report import report_place, shard_place, terminal_summary
 
-    if args.compare_runs is not None:
+    if args.gate_log is not None:
+        report, findings = analyse_log(log_request(args), request_from(args).output_options)
+        summary = terminal_summary(findings, report, args.lang)
+    elif args.compare_runs is not None:
         first, second = args.compare_runs
         report = compare(
             first, second, args.output_dir, seed=args.seed, figure_format=args.figure_format, lang=args.lang

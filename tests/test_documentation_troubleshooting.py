@@ -15,6 +15,7 @@ BASES = {
     "DataError",
     "RunError",
     "_Problem",
+    "LineProblem",
     "ArgumentTypeError",
 }
 # What users call by themselves: there, Python's own errors are part of what they read.

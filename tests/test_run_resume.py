@@ -94,10 +94,15 @@ def test_resume_refuses_another_checkpoint_and_leaves_the_unfinished_run_as_it_w
 
 @pytest.mark.parametrize(
     ("more", "named"),
-    [(("--batch_size", "3"), "batch_size"), (("--max_samples", "5"), "samples"), (("--legacy_batches",), "legacy")],
+    [
+        (("--batch_size", "3"), "batch_size"),
+        (("--max_samples", "5"), "samples"),
+        (("--legacy_batches",), "legacy"),
+        (("--family", "sigmoid_global"), "family"),
+    ],
 )
 def test_resume_refuses_other_settings(tmp_path, monkeypatch, capsys, more, named):
-    tiny = make_tiny_run(tmp_path / "t")
+    tiny = make_tiny_run(tmp_path / "t", "global")
     interrupted(tiny, monkeypatch, 1)
     capsys.readouterr()
     assert main([*tiny.argv("--no_figures", "--batch_size", "2", "--resume"), *more]) == 2

@@ -119,9 +119,13 @@ class GatingType:
         """The name of the plain type whose gates have this shape; texts about the shape are found under it."""
         return "elementwise" if self.per_channel else "clipwise" if self.per_clip else "global"
 
-    def channels(self, hidden_dim: int) -> int:
-        """Return C, the values of a gate at one place in time."""
-        return hidden_dim if self.per_channel else 1
+    def channels(self, hidden_dim: int | None) -> int:
+        """Return C, the values of a gate at one place in time; None will do where it has no channels."""
+        if not self.per_channel:
+            return 1
+        if hidden_dim is None:
+            raise ValueError(f"{self.name} gates have a channel for each of hidden_dim, which is not given")
+        return hidden_dim
 
     def shape(self, n_clips: int, hidden_dim: int) -> tuple[int, int]:
         """Return the shape of one sample's gate, (n_clips or 1, C)."""
@@ -158,12 +162,13 @@ class FusionFacts:
 
     Attributes:
         gates: the gates of every layer, in the order of use.
+        hidden_dim: None where gates without channels were read from a log, which do not tell it.
     """
 
     gating_type: str
     trained_gating_type: str
     num_layers: int
-    hidden_dim: int
+    hidden_dim: int | None
     gates: tuple[Gate, ...]
 
     @property

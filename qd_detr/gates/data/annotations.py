@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from qd_detr.gates.data.datasets import Dataset, Ratings, dataset_of
+from qd_detr.gates.data.json_lines import LineProblem, records_of
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
-from qd_detr.gates.files import parse_json
 
 # How much of an unusable value a message shows.
 _SHOWN_CHARS = 60
-# A line is read whole; one with an hour of labels has about a hundredth of this.
-_LINE_CHARS_MAX = 16 << 20
-_LIST_CHARS_MAX = 512 << 20
 # Twelve days. What is longer is a mistake, and times beyond float32 would come back as NaN.
 _SECONDS_MAX = 1e6
 _CLIPS_MAX = 10**6
@@ -64,10 +59,6 @@ class Query:
         )
 
 
-class _Problem(ValueError):
-    """What is wrong with one line; those of a file are gathered into one DataError."""
-
-
 def read_annotations(path: str | Path, dset_name: str = "hl", dset_domain: str | None = None) -> list[Query]:
     """Return the queries of an annotation file, in file order.
 
@@ -107,14 +98,8 @@ def _read_queries(path: Path, dataset: Dataset, dset_domain: str | None) -> list
         raise RequestError(f"{path} is no plain file; it is read twice, so a pipe or a device will not do")
     # The lines one by one: a file of 100,000 is never held as text.
     with open(path, encoding="utf-8-sig") as file:
-        start = file.read(1)
-        while start.isspace():
-            start = file.read(1)
-        file.seek(0)
-        unit = "item" if start == "[" else "line"
-        return _checked(
-            _list_items(file, path) if unit == "item" else _json_lines(file), unit, path, dataset, dset_domain
-        )
+        unit, records = records_of(file, path)
+        return _checked(records, unit, path, dataset, dset_domain)
 
 
 def _checked(
@@ -132,9 +117,9 @@ def _checked(
             # As text: the qid names a feature file and a result, where 1 and "1" are one name.
             first = seen.setdefault(str(query.qid), number)
             if first != number:
-                raise _Problem(f"'qid' {query.qid!r} is already on {unit} {first}; a qid may be there once")
+                raise LineProblem(f"'qid' {query.qid!r} is already on {unit} {first}; a qid may be there once")
             queries.append(query)
-        except _Problem as problem:
+        except LineProblem as problem:
             problems.append(f"{unit} {number}: {problem}")
     if problems:
         few = first_few(problems)
@@ -202,65 +187,15 @@ def file_name_problem(name: str) -> str | None:
     return None
 
 
-def _load_json(text: str) -> Any:
-    """Return the parsed JSON; a JSONDecodeError passes, other failures of the parser become a _Problem."""
-    try:
-        return parse_json(text)
-    except json.JSONDecodeError:
-        raise
-    except ValueError as error:
-        if "nested" in str(error):
-            raise _Problem("is nested too deeply to be an annotation") from None
-        raise _Problem(f"holds a number that cannot be read ({error})") from None
-
-
-def _json_lines(file: TextIO) -> Iterator[tuple[int, Any]]:
-    """Yield (line number, parsed object or _Problem) for each line that is not blank."""
-    # Not splitlines(): it also cuts at U+2028 and its like, which may stand inside a JSON string.
-    for number in count(1):
-        line = file.readline(_LINE_CHARS_MAX)
-        if not line:
-            return
-        if len(line) == _LINE_CHARS_MAX:
-            yield number, _Problem(f"is longer than {_LINE_CHARS_MAX >> 20} MiB; expected one object a line")
-            return
-        line = line.removesuffix("\n")
-        if not line.strip():
-            continue
-        try:
-            yield number, _load_json(line)
-        except json.JSONDecodeError as error:
-            yield number, _Problem(f"is not JSON ({error.msg}, column {error.colno}); expected one object a line")
-        except _Problem as problem:
-            yield number, problem
-
-
-def _list_items(file: TextIO, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yield (1-based position, item) of the JSON list in a file."""
-    text = file.read(_LIST_CHARS_MAX)
-    if len(text) == _LIST_CHARS_MAX:
-        raise DataError(f"{path} is a list of over {_LIST_CHARS_MAX >> 20} MiB; write it as one object a line (.jsonl)")
-    try:
-        items = _load_json(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}, line {error.lineno}: is not JSON ({error.msg}, column {error.colno}); "
-            "the file begins as a list, expected [{...}, {...}]"
-        ) from None
-    except _Problem as problem:
-        raise DataError(f"{path} {problem}; expected a list of objects") from None
-    yield from enumerate(items, start=1)
-
-
 def _parse_query(record: Any, line: int, dataset: Dataset) -> Query:
-    """Return the checked query, or raise a _Problem with the first thing that is wrong with it."""
-    if isinstance(record, _Problem):
+    """Return the checked query, or raise a LineProblem with the first thing that is wrong with it."""
+    if isinstance(record, LineProblem):
         raise record
     if not isinstance(record, dict):
-        raise _Problem(f"is {_show(record)}, expected an object with qid, query, vid and duration")
+        raise LineProblem(f"is {_show(record)}, expected an object with qid, query, vid and duration")
     absent = [name for name in ("qid", "query", "vid", "duration") if name not in record]
     if absent:
-        raise _Problem(f"lacks {', '.join(map(repr, absent))}; each one needs qid, query, vid and duration")
+        raise LineProblem(f"lacks {', '.join(map(repr, absent))}; each one needs qid, query, vid and duration")
     duration_s = _number(record["duration"])
     if duration_s is None or not 0 < duration_s <= _SECONDS_MAX:
         raise _wrong("duration", record["duration"], f"a finite number of seconds above 0, at most {_SECONDS_MAX:g}")
@@ -268,7 +203,7 @@ def _parse_query(record: Any, line: int, dataset: Dataset) -> Query:
     clip_ids = _clip_ids(record.get("relevant_clip_ids"))
     scores = _saliency(record.get("saliency_scores"))
     if clip_ids is not None and scores is not None and len(clip_ids) != len(scores):
-        raise _Problem(f"'saliency_scores' has {len(scores)} entries for {len(clip_ids)} relevant_clip_ids")
+        raise LineProblem(f"'saliency_scores' has {len(scores)} entries for {len(clip_ids)} relevant_clip_ids")
     domain = record.get("domain")
     if domain is not None and not isinstance(domain, str):
         raise _wrong("domain", domain, "a string")
@@ -292,8 +227,8 @@ def _show(value: object) -> str:
     return shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "..."
 
 
-def _wrong(name: str, value: object, expected: str) -> _Problem:
-    return _Problem(f"'{name}' is {_show(value)}, expected {expected}")
+def _wrong(name: str, value: object, expected: str) -> LineProblem:
+    return LineProblem(f"'{name}' is {_show(value)}, expected {expected}")
 
 
 def _number(value: object) -> float | None:
@@ -321,14 +256,14 @@ def _file_name(name: str, value: object) -> str:
     text = _text(name, value)
     problem = file_name_problem(text)
     if problem is not None:
-        raise _Problem(f"'{name}' {_show(text)} {problem}, expected the name of a feature file in its folder")
+        raise LineProblem(f"'{name}' {_show(text)} {problem}, expected the name of a feature file in its folder")
     return text
 
 
 def _qid(value: object) -> int | str:
     if isinstance(value, int) and not isinstance(value, bool):
         if len(str(value)) > _NAME_BYTES_MAX:
-            raise _Problem(f"'qid' {_show(value)} is longer than a file name can be")
+            raise LineProblem(f"'qid' {_show(value)} is longer than a file name can be")
         return value
     if isinstance(value, str):
         return _file_name("qid", value)
@@ -345,7 +280,9 @@ def _windows(value: object) -> tuple[tuple[float, float], ...] | None:
     for window in value:
         pair = [_number(time) for time in window] if isinstance(window, list) else []
         if len(pair) != 2 or pair[0] is None or pair[1] is None or not 0 <= pair[0] < pair[1] <= _SECONDS_MAX:
-            raise _Problem(f"'relevant_windows' holds {_show(window)}, expected [start, end] s with 0 <= start < end")
+            raise LineProblem(
+                f"'relevant_windows' holds {_show(window)}, expected [start, end] s with 0 <= start < end"
+            )
         windows.append((pair[0], pair[1]))
     return tuple(windows)
 
@@ -357,10 +294,10 @@ def _clip_ids(value: object) -> tuple[int, ...] | None:
         raise _wrong("relevant_clip_ids", value, "a list of clip indices from 0")
     for clip_idx in value:
         if isinstance(clip_idx, bool) or not isinstance(clip_idx, int) or not 0 <= clip_idx < _CLIPS_MAX:
-            raise _Problem(f"'relevant_clip_ids' holds {_show(clip_idx)}, expected clip indices from 0")
+            raise LineProblem(f"'relevant_clip_ids' holds {_show(clip_idx)}, expected clip indices from 0")
     if len(set(value)) != len(value):
         twice = next(clip_idx for clip_idx, times in Counter(value).items() if times > 1)
-        raise _Problem(f"'relevant_clip_ids' holds clip {twice} more than once, expected each clip once")
+        raise LineProblem(f"'relevant_clip_ids' holds clip {twice} more than once, expected each clip once")
     return tuple(value)
 
 
@@ -372,7 +309,7 @@ def _saliency(value: object) -> tuple[tuple[float, float, float], ...] | None:
     for scores in value:
         numbers = [_number(score) for score in scores] if isinstance(scores, list) else []
         if len(numbers) != 3 or any(number is None or not 0 <= number <= 4 for number in numbers):
-            raise _Problem(f"'saliency_scores' holds {_show(scores)}, expected three scores of 0 to 4")
+            raise LineProblem(f"'saliency_scores' holds {_show(scores)}, expected three scores of 0 to 4")
     return tuple((scores[0], scores[1], scores[2]) for scores in value)
 
 
@@ -389,7 +326,7 @@ def _rater_labels(value: object, ratings: Ratings) -> npt.NDArray[np.float64] | 
         raters = raters or len(numbers) or None
         in_range = all(number is not None and ratings.low <= number <= ratings.high for number in numbers)
         if len(numbers) != raters or not in_range:
-            raise _Problem(f"'label' holds {_show(clip)}, expected {expected}")
+            raise LineProblem(f"'label' holds {_show(clip)}, expected {expected}")
     labels = np.array(value, dtype=np.float64)  # (clips, raters)
     labels.setflags(write=False)
     return labels

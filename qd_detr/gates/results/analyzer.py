@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,54 @@ from qd_detr.gates.analysis.collect import GateCollector
 from qd_detr.gates.analysis.samples import chosen_ids
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.figures.style import save_figure
+from qd_detr.gates.gating import FusionFacts
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
 from qd_detr.gates.tracking.api import GateTracking
+from qd_detr.gates.tracking.entries import SampleId
+from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.wording import Reason
+
+
+def collected(
+    tree: ResultsTree,
+    facts: FusionFacts,
+    contexts: Sequence[SampleContext],
+    history: GateHistory,
+    names: dict[SampleId, str],
+    *,
+    save_raw_data: bool,
+) -> RunFindings:
+    """Write each sample's own files into the tree; return the findings of gates that were recorded beforehand.
+
+    Raises:
+        ValueError: a gate that is not finite or outside its stated range, by sample and layer.
+    """
+    collector = GateCollector(facts)
+    writer = SampleWriter(tree, names, facts, save_raw_data=save_raw_data)
+    for context in contexts:
+        entry = history[context.sample_id]
+        collector.add(context.sample_id, entry)
+        writer.write(context, entry)
+    return RunFindings(collector.result(), contexts, history, names)
+
+
+def config_of(facts: FusionFacts, made_by: str, samples: int) -> dict[str, Any]:
+    """Return run_config.json of gates that were recorded beforehand."""
+    return {
+        "format": "qd_detr-gates results/1",
+        "toolkit_version": __version__,
+        "made_by": made_by,
+        "gating": {
+            "trained_as": facts.trained_gating_type,
+            "run_as": facts.gating_type,
+            "changed": facts.gating_type != facts.trained_gating_type,
+        },
+        "samples": samples,
+    }
 
 
 class GateAnalyzer:
@@ -90,31 +131,13 @@ class GateAnalyzer:
             )
         names = file_names([*ids, *expanded])
         contexts = [SampleContext(sample_id, clip_length_s=self.clip_length_s) for sample_id in ids]
-        collector = GateCollector(facts)
         self.results_dir = Path(directory)
         with ResultsTree(directory) as tree:
-            writer = SampleWriter(tree, names, facts, save_raw_data=save_raw_data)
-            for context in contexts:
-                entry = history[context.sample_id]
-                collector.add(context.sample_id, entry)
-                writer.write(context, entry)
-            findings = RunFindings(collector.result(), contexts, history, names)
+            findings = collected(tree, facts, contexts, history, names, save_raw_data=save_raw_data)
             if figures:
                 findings.extra_figures = self._draw_registered(tree, figure_format)
             write_run(tree, findings, OutputOptions(figures=figures, figure_format=figure_format, compare=()))
-            tree.publish(
-                {
-                    "format": "qd_detr-gates results/1",
-                    "toolkit_version": __version__,
-                    "made_by": "GateAnalyzer.analyze_all_samples",
-                    "gating": {
-                        "trained_as": facts.trained_gating_type,
-                        "run_as": facts.gating_type,
-                        "changed": facts.gating_type != facts.trained_gating_type,
-                    },
-                    "samples": len(ids),
-                }
-            )
+            tree.publish(config_of(facts, "GateAnalyzer.analyze_all_samples", len(ids)))
         return self.results_dir / "ANALYSIS_REPORT.md"
 
     def _draw_registered(self, tree: ResultsTree, figure_format: str) -> list[tuple[str, Reason | str]]:

@@ -25,7 +25,7 @@ class SampleGates(Mapping[str, Any]):
     Attributes:
         gates: by kind of gate (A, B, n, C), in the order in which a layer uses them.
         valid_clips: (B, L), True = real.
-        gating_type, hidden_dim: of the fusion.
+        gating_type, hidden_dim: of the fusion; hidden_dim is None where nothing tells it, as in a log of gates.
         injection, cosine: by kind (A, B, L), what the gates let through; empty where it was not measured.
 
     It reads as a dict as well: `{kind}_gates`, `{kind}_injection`, `{kind}_cosine` are these arrays, whose index is the
@@ -35,7 +35,7 @@ class SampleGates(Mapping[str, Any]):
     gates: ByKind
     valid_clips: NDArray[np.bool_]
     gating_type: str
-    hidden_dim: int
+    hidden_dim: int | None
     injection: ByKind = field(default_factory=dict)
     cosine: ByKind = field(default_factory=dict)
 

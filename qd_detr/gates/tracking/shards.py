@@ -180,7 +180,7 @@ _COMMIT = {
                 "clips": _SHAPE,
                 "valid": lambda bits: bits is None or isinstance(bits, str),
                 "gating_type": str,
-                "hidden_dim": natural,
+                "hidden_dim": lambda size: size is None or natural(size),
             },
         }
     ],

@@ -131,7 +131,7 @@ class GateStatistics:
     """
 
     def __init__(self, facts: FusionFacts) -> None:
-        if facts.num_layers < 1 or facts.hidden_dim < 1:
+        if facts.num_layers < 1 or (facts.hidden_dim is not None and facts.hidden_dim < 1):
             raise ValueError(
                 f"expected at least 1 layer and 1 channel, got num_layers {facts.num_layers}, "
                 f"hidden_dim {facts.hidden_dim}"

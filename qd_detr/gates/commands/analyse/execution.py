@@ -14,11 +14,11 @@ from qd_detr.gates.analysis.group_effects import groups_of_videos
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
-from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
+from qd_detr.gates.commands.analyse.request import PreparedRun
 from qd_detr.gates.commands.analyse.timeline import add_timeline
 from qd_detr.gates.commands.analyse.work import failures, open_history, results_of, sweep_of, timelines_of
 from qd_detr.gates.planted import TRUTH_FILE, read_truth
-from qd_detr.gates.results.context import ConditionWindows, OutputOptions, RunFindings, SampleContext
+from qd_detr.gates.results.context import ConditionWindows, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
@@ -85,7 +85,7 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
         if request.timeline:
             columns |= add_timeline(prepared, findings, tree, timelines_of(prepared, journal, history))
         _add_planted_truth(request.data_path.parent, findings)
-        write_run(tree, findings, _output_options(request), columns)
+        write_run(tree, findings, request.output_options, columns)
         tree.publish(run_config_of(prepared, started))
     return request.output_dir / "ANALYSIS_REPORT.md", findings
 
@@ -153,18 +153,6 @@ def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:
         n_clips=prepared.samples.clip_counts[result.position],
         clip_length_s=float(prepared.settings.options["clip_length"]),
         line=result.line,
-    )
-
-
-def _output_options(request: AnalysisRequest) -> OutputOptions:
-    return OutputOptions(
-        figures=not request.no_figures,
-        figure_format=request.figure_format,
-        compare=request.compare_samples,
-        seed=request.seed,
-        quiet=request.quiet,
-        lang=request.lang,
-        explorer=not request.no_explorer,
     )
 
 

@@ -30,6 +30,7 @@ def fingerprint_of(prepared: PreparedRun) -> dict[str, Any]:
         "annotations sha256": prepared.hashes["annotations"],
         "feature files": hashlib.sha256("\n".join(stamps).encode("utf-8", "replace")).hexdigest(),
         "options": {k: v for k, v in prepared.settings.options.items() if not k.endswith(("_dir", "_dirs"))},
+        "family": prepared.settings.recognition.family,
         "gating_type": prepared.settings.architecture.gating_type,
         "samples": hashlib.sha256(json.dumps([q.qid for q in prepared.queries]).encode()).hexdigest(),
         "batch_size": prepared.batch_size,

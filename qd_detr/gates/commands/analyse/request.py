@@ -10,6 +10,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.results.context import OutputOptions
 from qd_detr.gates.runs.inference import PassSettings
 from qd_detr.gates.runs.interventions.conditions import Condition
 from qd_detr.gates.weights.checkpoint import Checkpoint
@@ -66,6 +67,19 @@ class AnalysisRequest:
         """Where to look for the data."""
         return FeatureSources(
             self.data_path, self.model_path, self.feature_root, self.v_feat_dirs, self.t_feat_dir, self.a_feat_dir
+        )
+
+    @property
+    def output_options(self) -> OutputOptions:
+        """Which files to write."""
+        return OutputOptions(
+            figures=not self.no_figures,
+            figure_format=self.figure_format,
+            compare=self.compare_samples,
+            seed=self.seed,
+            quiet=self.quiet,
+            lang=self.lang,
+            explorer=not self.no_explorer,
         )
 
 

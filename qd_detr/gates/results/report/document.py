@@ -55,7 +55,7 @@ def _in_short(findings: RunFindings, texts: Texts) -> list[str]:
 def terminal_summary(findings: RunFindings, report: Path, language: str = "en") -> str:
     """Return the summary that ends a run: its findings in that language, and where the report is."""
     sentences = [sentence.replace("**", "") for sentence in key_sentences(findings, report_texts(language))]
-    return "\n".join([*sentences, "", report_place(report, language)])
+    return "\n".join([*sentences, *([""] if sentences else []), report_place(report, language)])
 
 
 def report_place(report: Path, language: str = "en") -> str:
@@ -76,7 +76,9 @@ def _head(findings: RunFindings, texts: Texts) -> list[str]:
     facts, notes = findings.analysis.facts, findings.notes
     n = len(findings.analysis.rows)
     lines = []
-    if notes:
+    if "gate_log" in notes:
+        lines.append(texts("head.gate_log", log=inline(notes["gate_log"])))
+    elif notes:
         model, epoch = inline(notes["model"]), notes["epoch"]
         known = epoch is not None
         lines.append(texts("head.model_epoch", model=model, epoch=epoch) if known else texts("head.model", model=model))
@@ -86,7 +88,7 @@ def _head(findings: RunFindings, texts: Texts) -> list[str]:
     fusion = {
         "gating": facts.gating_type,
         "layers": counted(texts, facts.num_layers, "layer"),
-        "hidden_dim": facts.hidden_dim,
+        "hidden_dim": texts("head.not_told") if facts.hidden_dim is None else facts.hidden_dim,
         "range": _range(facts.gate_range, texts),
     }
     if facts.gating_note:

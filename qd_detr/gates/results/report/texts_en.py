@@ -31,6 +31,8 @@ EN = {
     "head.fusion": "- fusion: {gating} gating, {layers}, hidden size {hidden_dim}; gates in {range}",
     "head.fusion_changed": "- fusion: {gating} gating (trained as {trained}), {layers}, hidden size {hidden_dim}; gates in {range}",
     "head.no_range": "a range the gating function does not state",
+    "head.not_told": "not told",
+    "head.gate_log": "- gates read from a log: {log}",
     "head.recorded": "- recorded: {samples}",
     "short.title": "## In short",
     "short.metrics": "The model reaches {metrics} on these queries.",
@@ -41,7 +43,7 @@ EN = {
     # What could mislead.
     "audit.title": "## Before you read on: what could mislead",
     "gating.changed": "Trained with {trained} gating, run with {gating} as asked: the weights fit both, the function is another; these are not the gates the model was trained with.",
-    "audit.unchecked": "Gates were recorded while another loop ran (a training's, or one of your own); nothing about its data was checked here.",
+    "audit.unchecked": "Gates were recorded by other code (a training, or a loop or log of your own); nothing about its data was checked here.",
     "audit.query_unchecked": "Whether the gates depend on the query was not checked: that takes two samples.",
     "audit.query_how": "checked on {comparisons}: {how}; largest change {largest}",
     "audit.query_dependent": "The gates depend on the query ({how}). Every sample is a case of its own: n = {n}.",
