@@ -5,7 +5,7 @@
 SHARED holds `relatives/` (a folder per family, `val12.jsonl`), `legacy/` and `qvhighlights_sample/`. Wanted in every
 row: the family found, alone and certified exact; raw gates within 1e-5 of the recorded ones and outputs within 1e-4,
 alone (`_a`) and in the legacy batch (`_b`); every prediction repeated in both senses of "Batches"; nothing on stderr.
-`--everything` runs the flags that a family could break as well, and a run that is interrupted and resumed.
+`--everything` runs instead the flags that a family could break, and a run that is interrupted and resumed.
 """
 
 from __future__ import annotations
@@ -82,12 +82,13 @@ def run(argv: Sequence[str]) -> tuple[int, str]:
     return done.returncode, done.stderr.strip()
 
 
-def widest(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the largest difference of any pair of arrays with equally many values; nan without a pair."""
-    return max((float(np.abs(a.reshape(b.shape) - b).max()) for a, b in pairs), default=float("nan"))
+def widest(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Return the largest difference of any pair of arrays with equally many values; "-" without a pair."""
+    apart = [float(np.abs(a.reshape(b.shape) - b).max()) for a, b in pairs]
+    return f"{max(apart):.1e}" if apart else "-"
 
 
-def gates_apart(tree: Path, recorded: Any, prefix: str, qids: Sequence[Any]) -> float:
+def gates_apart(tree: Path, recorded: Any, prefix: str, qids: Sequence[Any]) -> str:
     """Return the largest difference between raw gate files and recorded gates; prefix "" for those of samples alone."""
     pairs = []
     for position, qid in enumerate(qids):
@@ -121,7 +122,7 @@ def _alike(ours: dict[str, Any], theirs: dict[str, Any]) -> bool:
     return bool(same and np.abs(windows - wanted).max() <= 2e-4 and np.abs(saliency - saved).max() <= 2e-2)
 
 
-def outputs_apart(one: Instance, family: str) -> tuple[float, float]:
+def outputs_apart(one: Instance, family: str) -> tuple[str, str]:
     """Return the largest differences of outputs, through the Python API: alone, and in the batch of all if recorded."""
     model = load_legacy_model_with_gate_tracking(one.checkpoint, family=family)
     checkpoint = read_checkpoint(one.checkpoint)
@@ -173,10 +174,10 @@ def measured(one: Instance, work: Path) -> dict[str, Any]:
         if status == 0:
             qids = [json.loads(line)["qid"] for line in (tree / "predictions.jsonl").read_text("utf-8").splitlines()]
             kept = [qid for qid in qids if any(key.startswith(f"q{qid}_") for key in recorded.files)]
-            row[f"gates_{suffix}"] = f"{gates_apart(tree, recorded, 'batch12' if suffix == 'b' else '', kept):.1e}"
+            row[f"gates_{suffix}"] = gates_apart(tree, recorded, "batch12" if suffix == "b" else "", kept)
             row[f"predictions_{suffix}"] = repeated(tree, one.checkpoint.parent / saved)
     alone, together = outputs_apart(one, family.candidates[0])
-    row |= {"outputs_a": f"{alone:.1e}", "outputs_b": f"{together:.1e}"}
+    row |= {"outputs_a": alone, "outputs_b": together}
     row["stderr"] = " | ".join(filter(None, stderr)) or "-"
     return row
 
@@ -231,7 +232,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the tables."""
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
     parser.add_argument("names", nargs="*", help="checkpoints by the beginning of their names (default: all)")
@@ -240,13 +241,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
-        for measure in (measured, with_everything) if args.everything else (measured,):
-            rows = []
-            for one in instances(args.shared, work):
-                if not args.names or one.name.startswith(tuple(args.names)):
-                    rows.append(measure(one, work))
-                    print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-            print(table(rows), flush=True)
+        rows = []
+        for one in instances(args.shared, work):
+            if not args.names or one.name.startswith(tuple(args.names)):
+                rows.append(with_everything(one, work) if args.everything else measured(one, work))
+                print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+        print(table(rows), flush=True)
     return 0
 
 
