@@ -62,7 +62,7 @@ def analyse_log(request: LogRequest, options: OutputOptions) -> tuple[Path, RunF
             alignment = AlignmentCollector(log.facts, CLIP_LENGTH_S)
             for context in contexts:
                 alignment.add(context, log.history[context.sample_id])
-            findings.sections["alignment"] = alignment.readout(options.seed)
+            findings.sections["alignment"] = alignment.readout(options.seed, None)
         write_run(tree, findings, options)
         made_of: dict[str, Any] = {
             "gate_log": {"path": str(request.gate_log.resolve()), "sha256": file_sha256(request.gate_log)}
