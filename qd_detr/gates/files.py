@@ -16,6 +16,7 @@ from typing import Any
 
 JSON_BYTES_MAX = 64 << 20
 JSON_DEPTH_MAX = 100
+TEXT_BYTES_MAX = 1 << 30
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # opening a pipe that nobody writes to would wait for ever
 
@@ -55,17 +56,26 @@ def read_json(path: Path, schema: Any = None) -> Any:
         OSError: it cannot be read. ValueError: not a plain file, over JSON_BYTES_MAX, not UTF-8, not of this schema, or
             as `parse_json`.
     """
+    data = parse_json(read_text(path, JSON_BYTES_MAX))
+    if schema is not None and (fault := fault_in(data, schema)):
+        raise ValueError(fault)
+    return data
+
+
+def read_text(path: Path, most: int = TEXT_BYTES_MAX) -> str:
+    """Return a text file, UTF-8; a byte-order mark is let through.
+
+    Raises:
+        OSError: it cannot be read. ValueError: not a plain file, over `most` bytes, or not UTF-8.
+    """
     file = os.open(path, os.O_RDONLY | _NO_WAIT | getattr(os, "O_BINARY", 0))
     with open(file, "rb") as stream:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("not a plain file")  # a pipe or a device may never end
-        if status.st_size > JSON_BYTES_MAX:
-            raise ValueError(f"larger than {JSON_BYTES_MAX >> 20} MiB")
-        data = parse_json(stream.read(JSON_BYTES_MAX + 1).decode("utf-8-sig"))
-    if schema is not None and (fault := fault_in(data, schema)):
-        raise ValueError(fault)
-    return data
+        if status.st_size > most:
+            raise ValueError(f"larger than {most >> 20} MiB")
+        return stream.read(most + 1).decode("utf-8-sig")
 
 
 def to_json(data: Any) -> str:

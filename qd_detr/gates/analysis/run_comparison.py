@@ -26,7 +26,7 @@ from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of, read_submission
 from qd_detr.gates.evaluation.submission import predicted_saliency, predicted_windows, prediction_qid
-from qd_detr.gates.files import natural, read_json
+from qd_detr.gates.files import TEXT_BYTES_MAX, natural, read_json, read_text
 from qd_detr.gates.gating import GATES
 from qd_detr.gates.wording import Reason, from_csv
 
@@ -106,11 +106,11 @@ def read_run(folder: str | Path) -> FinishedRun:
 def _samples(path: Path) -> dict[str, dict[str, str]]:
     """Return the rows of samples.csv by id; every one whole."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         if "\0" in text:
             raise ValueError("a hole of zero bytes")
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (ValueError, csv.Error) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
     if any(None in row or None in row.values() or "id" not in row or "vid" not in row for row in rows):
         raise DataError(f"{path} cannot be read (rows that do not fit its head); run that analysis again")
@@ -164,6 +164,8 @@ def compare_runs(
 def _there(path: Path) -> Path:
     if not path.is_file():
         raise MissingFileError(f"no {path.name} in the results folder {path.parent}; run that analysis again")
+    if path.stat().st_size > TEXT_BYTES_MAX:
+        raise DataError(f"{path} cannot be read (larger than {TEXT_BYTES_MAX >> 20} MiB); run that analysis again")
     return path
 
 

@@ -18,7 +18,7 @@ from qd_detr.gates.evaluation.benchmarks import benchmark_of
 from qd_detr.gates.evaluation.report import write_metrics
 from qd_detr.gates.evaluation.scoring import saliency_missing
 from qd_detr.gates.evaluation.submission import read_submission
-from qd_detr.gates.files import to_json, write_whole
+from qd_detr.gates.files import read_text, to_json, write_whole
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -143,8 +143,8 @@ def _slice(text: str) -> tuple[str, Path]:
 
 def _qids(path: Path) -> set[str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise MissingFileError(f"--slice: {path} cannot be read as text ({error})") from None
     return {line.strip() for line in lines if line.strip()}
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from qd_detr.gates.errors import DataError, MissingFileError, RequestError
-from qd_detr.gates.files import parse_json
+from qd_detr.gates.files import parse_json, read_text
 
 _WINDOW = "[start s, end s, score]"
 
@@ -24,13 +24,14 @@ def read_submission(path: str | Path) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")  # no raw one stands inside a JSON string
     except FileNotFoundError:
         raise MissingFileError(f"no submission file at {path}") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}: {error.reason}); save it as UTF-8") from None
-    except OSError as error:
-        raise RequestError(f"submission {path} cannot be read ({error.strerror}); give a readable file") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RequestError(f"submission {path} cannot be read ({why}); give a readable file") from None
     predictions = []
     # Not splitlines(): it also cuts at U+2028 and its like, which may stand inside a JSON string.
     for number, line in enumerate(text.split("\n"), start=1):

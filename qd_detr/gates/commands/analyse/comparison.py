@@ -8,6 +8,7 @@ from qd_detr.gates import __version__
 from qd_detr.gates.analysis.run_comparison import compare_runs
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
+from qd_detr.gates.files import read_text
 from qd_detr.gates.results.drawing_findings import comparison_figure
 from qd_detr.gates.results.explorer import EXPLORER_FILE, RunTexts, page_of, texts_of_page
 from qd_detr.gates.results.report.comparison import comparison_rows, comparison_text
@@ -55,4 +56,7 @@ def compare(first: Path, second: Path, output_dir: Path, *, seed: int, figure_fo
 
 def _explorer_texts(run: Path) -> RunTexts | None:
     page = run / EXPLORER_FILE
-    return texts_of_page(page.read_text(encoding="utf-8")) if page.is_file() else None
+    try:
+        return texts_of_page(read_text(page)) if page.is_file() else None
+    except (OSError, ValueError):
+        return None  # damaged, or somebody else's: the comparison does without its texts
