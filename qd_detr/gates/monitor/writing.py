@@ -16,7 +16,7 @@ from qd_detr.gates.analysis.evolution import epoch_record, evolution, kinds_of
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import save_figure
 from qd_detr.gates.figures.trends import plot_evolution
-from qd_detr.gates.files import obstacle_to_writing, read_json, to_json, write_whole
+from qd_detr.gates.files import is_plain_folder, obstacle_to_writing, read_json, to_json, write_whole
 from qd_detr.gates.monitor.picture import evolution_data
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.tree import ResultsTree
@@ -167,6 +167,9 @@ class EpochWriter:
 
 def _check_writable(directory: Path) -> None:
     problem = obstacle_to_writing(directory)
+    for folder in (directory / "tensorboard", *sorted(directory.glob("epoch_*"))):
+        if os.path.lexists(folder) and not is_plain_folder(folder):
+            problem = problem or f"{folder} is a link or no folder, and epochs would be written elsewhere"
     if problem:
         raise RequestError(f"{directory} cannot hold a training's gates: {problem}; give another folder")
 

@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from typing import Any
 
 from qd_detr.gates.command_line import say
+from qd_detr.gates.errors import RequestError
+from qd_detr.gates.files import in_the_way
 from qd_detr.gates.monitor import GateMonitor
 from qd_detr.gates.train.distributed import join_world
 from qd_detr.gates.train.loop import AroundValidation, Training
@@ -30,7 +32,7 @@ def train(args: argparse.Namespace) -> None:
             logging.getLogger().setLevel(logging.ERROR)  # rank 0 says it for all
         training = prepare(flags, args.config_path, args.resume, world, until_done)
         with _monitoring(training) as around_validation:
-            progress = training.run(around_validation)
+            progress = training.run(around_validation, quiet=args.quiet)
         if world.first:
             counted = "from 0, as in eval.log.txt and the checkpoints"
             say(f"{training.directory}: best at epoch {progress.best_epoch} ({counted}), {progress.best_score:.2f}")
@@ -47,6 +49,9 @@ def _monitoring(training: Training) -> Iterator[AroundValidation | None]:
     monitors: list[GateMonitor] = []  # one, in the process that validates
 
     def make_monitor() -> None:
+        found = in_the_way(training.directory, [f"{MONITOR_FOLDER}/x"])
+        if found is not None:
+            raise RequestError(f"{found[0]} is in the way: {found[1]}; move it")
         monitors.append(GateMonitor(training.model, training.directory / MONITOR_FOLDER))
 
     if every:

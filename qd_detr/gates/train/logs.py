@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from qd_detr.gates.errors import RunError
+from qd_detr.gates.files import NotPlainError, is_plain_file, open_plain, read_text
 from qd_detr.gates.train.checkpoints import write_text
 
 TRAIN_LOG, EVAL_LOG = "train.log.txt", "eval.log.txt"
@@ -27,19 +29,30 @@ def log_line(epoch: int, losses: Mapping[str, float], metrics: Mapping[str, Any]
 
 
 def append(path: Path, line: str) -> None:
-    """Append a line to a log."""
+    """Append a line to a log; what is a link in its place is not followed."""
     try:
-        with path.open("a", encoding="utf-8") as file:
+        log = open_plain(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, below=path.parent)
+        with open(log, "a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
         raise RunError(f"{path} cannot be written ({error.strerror})") from None
 
 
 def cut_after(path: Path, last_epoch: int) -> None:
-    """Drop the lines of epochs after `last_epoch`: those a killed run logged but did not finish."""
-    if not path.is_file():
+    """Drop the lines of epochs after `last_epoch`: those a killed run logged but did not finish.
+
+    Raises:
+        RunError: what is there is no log that lines could be appended to.
+    """
+    if not os.path.lexists(path):
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        if not is_plain_file(path):
+            raise NotPlainError(path)
+        lines = read_text(path).splitlines(keepends=True)
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        raise RunError(f"{path} cannot be written ({why})") from None
     kept = [line for line in lines if (m := _EPOCH.search(line)) and int(m.group(1)) <= last_epoch]
     if kept != lines:
         write_text(path, "".join(kept))

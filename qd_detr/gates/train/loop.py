@@ -76,13 +76,14 @@ class Training:
         self.overflows = 0  # steps in a row that were left out
         self.data = {"training": mark_of(train), "validation": mark_of(val)}
 
-    def run(self, around_validation: AroundValidation | None = None) -> Progress:
+    def run(self, around_validation: AroundValidation | None = None, *, quiet: bool = False) -> Progress:
         """Train until the last epoch or an early stop, and return how it went.
 
         Args:
             around_validation: given the epoch (from 0), a context for its validation pass, as
                 `GateMonitor.epoch`; rank 0 alone enters it. What the context gives, unless None, is handed the
                 validation's metrics as its attribute `metrics`.
+            quiet: show nothing of how far it is.
 
         Raises:
             RunError: the training diverged, or a file cannot be written; in every process, whichever it happened to.
@@ -96,7 +97,7 @@ class Training:
                 self.progress.validations_without_best,
             )
         done, epochs = self.progress.epochs_done, self.options["n_epoch"]
-        with progress(epochs, "training", "epoch", quiet=not self.world.first, done=done) as advance:
+        with progress(epochs, "training", "epoch", quiet=quiet or not self.world.first, done=done) as advance:
             while not stop and self.progress.epochs_done < self.options["n_epoch"]:
                 epoch = self.progress.epochs_done
                 try:
