@@ -133,10 +133,25 @@ def test_the_search_is_bounded_in_depth_and_count(tmp_path: Path, monkeypatch: p
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "x.ckpt").touch()
     (tmp_path / "loop").symlink_to(tmp_path)
+    (tmp_path / "itself.jsonl").symlink_to("itself.jsonl")
     assert [path.name for path in finding.look_around(tmp_path).checkpoints] == ["near.pth"]
     monkeypatch.setattr(finding, "MAX_FOLDERS", 2)
     found = finding.look_around(tmp_path)
     assert (found.folders, found.cut_short) == (2, True)
+
+
+def test_a_link_to_a_folder_is_followed_and_no_link_behind_it(tmp_path: Path) -> None:
+    here, disk, other = (tmp_path / name for name in ("here", "disk", "other"))
+    for folder in (here, disk / "run", other):
+        folder.mkdir(parents=True)
+    (disk / "run" / "best.ckpt").touch()
+    (other / "far.ckpt").touch()
+    (here / "data").symlink_to(disk)
+    (disk / "run" / "more").symlink_to(other)
+    (disk / "back").symlink_to(here)
+    (here / "linked.pth").symlink_to(disk / "run" / "best.ckpt")
+    found = [str(path.relative_to(here)) for path in finding.look_around(here).checkpoints]
+    assert found == ["linked.pth", "data/run/best.ckpt"]
 
 
 # -- walking ---------------------------------------------------------------------------------------------------------
@@ -156,7 +171,7 @@ def test_the_walk_tests_and_analyses_and_shows_commands_that_do_the_same(
 
         return run
 
-    answers = ["1", "2", "y", "3", "결과 폴더", ""]
+    answers = ["1", "2", "y", "3", "2, 2", "결과 폴더", ""]
     status, shown, given = walk(
         home,
         answers,
@@ -172,6 +187,7 @@ def test_the_walk_tests_and_analyses_and_shows_commands_that_do_the_same(
     commands = [shlex.split(line) for line in shown.split("\n") if line.startswith("  python ")]
     assert [command[2:] for command in commands] == [argvs["test"], argvs["analysis"]]
     assert "--legacy_model" in argvs["analysis"]
+    assert "--audio none mean shuffle shift" in " ".join(argvs["analysis"])
     assert ("--lang" in argvs["test"]) == (language == "ko")
     assert ("--lang" in argvs["analysis"]) == (language == "ko")
     analysis = (tmp_path / "결과 폴더" / "ANALYSIS_REPORT.md").read_text(encoding="utf-8")
@@ -181,7 +197,7 @@ def test_the_walk_tests_and_analyses_and_shows_commands_that_do_the_same(
 
 @pytest.mark.parametrize("leave", ["q", EOFError, KeyboardInterrupt])
 def test_every_question_can_be_left(home: Path, leave: str | type[BaseException]) -> None:
-    answers = ["1", "2", "n", "3", "out"]
+    answers = ["1", "2", "n", "3", "", "out"]
     for asked in range(len(answers) + 1):
         status, shown, given = walk(home, [*answers[:asked], leave])
         assert status == (130 if leave is KeyboardInterrupt else 0)
@@ -191,7 +207,7 @@ def test_every_question_can_be_left(home: Path, leave: str | type[BaseException]
 
 def test_every_question_can_be_gone_back_to(home: Path) -> None:
     _, shown, given = walk(
-        home, ["b", "1", "b", "1", "2", "b", "2", "n", "b", "n", "3", "b", "3", "out", "b", "out", "q"]
+        home, ["b", "1", "b", "1", "2", "b", "2", "n", "b", "n", "3", "b", "3", "1", "b", "1", "out", "b", "out", "q"]
     )
     assert "first question" in shown
     questions = {key: text for key, text in texts.CATALOGUES["en"].items() if key.endswith(".ask")}
@@ -208,8 +224,11 @@ def test_every_question_can_be_gone_back_to(home: Path) -> None:
         "samples.ask",
         "test.ask",
         "samples.ask",
-        "output.ask",
+        "extras.ask",
         "samples.ask",
+        "extras.ask",
+        "output.ask",
+        "extras.ask",
         "output.ask",
         "analysis.ask",
         "output.ask",
@@ -224,10 +243,36 @@ def begins_as(prompt: str, text: str) -> bool:
 def test_wrong_answers_are_told_and_asked_again(home: Path) -> None:
     opt_json = str(home / "모델 하나" / "opt.json")
     _, shown, given = walk(
-        home, ["7", opt_json, "1", "nowhere", opt_json, "2", "vielleicht", "n", "0", "99", "2", opt_json, "q"]
+        home,
+        [
+            "7",
+            opt_json,
+            "1",
+            "nowhere",
+            opt_json,
+            "2",
+            "vielleicht",
+            "n",
+            "0",
+            "99",
+            "2",
+            "six",
+            "1 5",
+            "1",
+            opt_json,
+            "q",
+        ],
     )
     assert given.answers == []
-    for told in ("from 1 to", "cannot be analysed", "cannot be used", "y or n", "from 1 to 6", "not a folder"):
+    for told in (
+        "from 1 to",
+        "cannot be analysed",
+        "cannot be used",
+        "y or n",
+        "from 1 to 6",
+        "goes with no other",
+        "not a folder",
+    ):
         assert told in " ".join(shown.split())
 
 
@@ -247,7 +292,7 @@ def test_a_command_that_fails_or_is_interrupted_leaves_the_guide_running(home: P
     def interrupted(argv: object) -> int:
         raise KeyboardInterrupt
 
-    status, shown, _ = walk(home, ["1", "2", "y", "3", "out", "y"], test=lambda argv: 1, analysis=interrupted)
+    status, shown, _ = walk(home, ["1", "2", "y", "3", "", "out", "y"], test=lambda argv: 1, analysis=interrupted)
     assert status == 0
     assert "did not pass" in shown
     assert "Interrupted" in shown

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,13 +27,21 @@ class Found:
 
 
 def look_around(root: Path) -> Found:
-    """Look for checkpoints (.ckpt, .pth) and annotations below a folder; hidden folders and links are passed over."""
+    """Look for checkpoints (.ckpt, .pth) and annotations below a folder; hidden folders are passed over.
+
+    A link to a folder is followed, but no link in what it leads to, and no folder is looked into twice.
+    """
     checkpoints: list[Path] = []
     data: list[Path] = []
-    waiting = deque([(root, 0)])
+    waiting = deque([(root, 0, False)])
+    seen: set[str] = set()
     folders = entries = 0
     while waiting and folders < MAX_FOLDERS and entries < MAX_ENTRIES:
-        folder, depth = waiting.popleft()
+        folder, depth, linked = waiting.popleft()
+        place = os.path.realpath(folder)
+        if place in seen:
+            continue
+        seen.add(place)
         folders += 1
         try:
             with os.scandir(folder) as listing:
@@ -41,15 +51,24 @@ def look_around(root: Path) -> Found:
         entries += len(children)
         for entry in children:
             path = folder / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                if depth < MAX_DEPTH and not entry.name.startswith(".") and entry.name not in _SKIPPED:
-                    waiting.append((path, depth + 1))
-            elif path.suffix in CHECKPOINT_SUFFIXES and entry.is_file():
-                checkpoints.append(path)
-            elif path.suffix in DATA_SUFFIXES and entry.is_file() and looks_like_annotations(path):
-                data.append(path)
+            if _leads_to(stat.S_ISDIR, path):
+                passed_over = entry.name.startswith(".") or entry.name in _SKIPPED or (linked and entry.is_symlink())
+                if depth < MAX_DEPTH and not passed_over:
+                    waiting.append((path, depth + 1, linked or entry.is_symlink()))
+            elif path.suffix in (*CHECKPOINT_SUFFIXES, *DATA_SUFFIXES) and _leads_to(stat.S_ISREG, path):
+                if path.suffix in CHECKPOINT_SUFFIXES:
+                    checkpoints.append(path)
+                elif looks_like_annotations(path):
+                    data.append(path)
     many = len(checkpoints) > MAX_OFFERED or len(data) > MAX_OFFERED
     return Found(checkpoints[:MAX_OFFERED], data[:MAX_OFFERED], folders, bool(waiting) or many)
+
+
+def _leads_to(kind: Callable[[int], bool], path: Path) -> bool:
+    try:
+        return kind(os.stat(path).st_mode)
+    except OSError:  # a link to nothing, or to itself
+        return False
 
 
 def looks_like_annotations(path: Path) -> bool:

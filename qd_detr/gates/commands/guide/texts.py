@@ -56,6 +56,14 @@ EN = {
     "test.refused": "The test could not be made; the message above says why.",
     "samples.ask": "4. The analysis: how many queries? A number, or all [{suggested}]",
     "samples.wrong": "{answer} is not a number from 1 to {count}, nor all.",
+    "extras.about": "5. What shall be run beside the model as it is? Gates off and the audio share are by default: they answer whether the audio helps.",
+    "extras.plain": "that, and no more",
+    "extras.audio": "the audio taken out, averaged, exchanged and shifted as well (--audio): four more passes over the queries",
+    "extras.ablate": "each gate off, scaled and with its sign flipped as well (--ablate): tens of passes, which share what they can",
+    "extras.timeline": "the timeline as well (--timeline): in which seconds the audio made the prediction; about 180 passes",
+    "extras.none": "nothing of it (--no_effects): the gates alone, the fastest",
+    "extras.ask": "Numbers, with spaces between them [1]",
+    "extras.wrong": "Please answer with numbers from 1 to {count}; the last one goes with no other.",
     "output.ask": "Folder for the results [{suggested}]",
     "output.unusable": "{reason}",
     "analysis.ask": "Run the analysis now? y or n [y]",
@@ -145,6 +153,14 @@ KO = {
     "test.refused": "테스트를 하지 못했습니다. 위의 메시지에 이유가 있습니다.",
     "samples.ask": "4. 분석: 쿼리를 몇 개 볼까요? 숫자 또는 all(전부) [{suggested}]",
     "samples.wrong": "{answer}은(는) 1부터 {count}까지의 숫자도 all도 아닙니다.",
+    "extras.about": "5. 모델 그대로의 실행 외에 무엇을 더 볼까요? gate를 끈 실행과 오디오 몫은 기본으로 실행합니다. 오디오가 도움이 되는지 답해 주기 때문입니다.",
+    "extras.plain": "기본만",
+    "extras.audio": "오디오를 빼거나, 평균 내거나, 바꾸거나, 밀어서도 실행(--audio): 쿼리 전체를 네 번 더 실행",
+    "extras.ablate": "gate마다 끄거나, 크기를 바꾸거나, 부호를 뒤집어서도 실행(--ablate): 수십 번 실행하되 공통 부분은 한 번만 계산",
+    "extras.timeline": "타임라인도(--timeline): 몇 초의 오디오가 예측을 만들었는지, 약 180번 실행",
+    "extras.none": "모두 생략(--no_effects): gate만 보며 가장 빠름",
+    "extras.ask": "번호(여러 개는 띄어서) [1]",
+    "extras.wrong": "1부터 {count}까지의 번호로 답해 주세요. 마지막 번호는 다른 번호와 함께 쓸 수 없습니다.",
     "output.ask": "결과를 둘 폴더 [{suggested}]",
     "output.unusable": "{reason}",
     "analysis.ask": "지금 분석할까요? y 또는 n [y]",
@@ -167,7 +183,7 @@ AVIGATE fusion을 쓴 훈련된 QD-DETR 체크포인트를 넣으면, 언제, �
    다른 곳에 있으면 --feature_root 또는 --v_feat_dirs, --t_feat_dir, --a_feat_dir로 지정하세요.
 
 2. 분석:
-     python run_gate_analysis.py --legacy_model --model_path MODEL.ckpt --data_path DATA.jsonl --max_samples 50
+     python run_gate_analysis.py --legacy_model --model_path MODEL.ckpt --data_path DATA.jsonl --max_samples 50 --lang ko
    gate_analysis_results/ANALYSIS_REPORT.md부터 보세요.
 
 3. 모델 없이: 여기서 모두 제대로 동작하는지 확인합니다.

@@ -18,11 +18,20 @@ from qd_detr.gates.errors import MissingFileError, RequestError
 from qd_detr.gates.gating import gating_named
 from qd_detr.gates.model.families import FAMILIES
 from qd_detr.gates.results.tree import ResultsTree
+from qd_detr.gates.runs.interventions.conditions import AUDIO_MODES
 from qd_detr.gates.weights.checkpoint import Checkpoint, read_checkpoint, recognised, resolve
 from qd_detr.gates.weights.options import DEFAULTS, Settings, read_options_file
 
 SUGGESTED_SAMPLES = 50
 _OUTPUT = "gate_analysis_results"
+# What can be run beside what is run by default, as the guide offers it; the last leaves that out and goes with no other.
+_EXTRAS = {
+    "plain": (),
+    "audio": ("--audio", *AUDIO_MODES),
+    "ablate": ("--ablate",),
+    "timeline": ("--timeline",),
+    "none": ("--no_effects",),
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ class Walk:
     queries: int = 0
     feature_root: Path | None = None
     max_samples: int | None = None
+    extras: tuple[str, ...] = ()
     output_dir: Path = Path(_OUTPUT)
     ran: bool = False
 
@@ -69,6 +79,7 @@ class Walk:
             self._ask_root,
             self._ask_test,
             self._ask_samples,
+            self._ask_extras,
             self._ask_output,
             self._ask_analysis,
         ]
@@ -284,6 +295,20 @@ class Walk:
                 return True
             terminal.say("samples.wrong", answer=answer, count=self.queries)
 
+    def _ask_extras(self) -> bool:
+        """Ask what is to be run beside the model as it is."""
+        terminal = self.terminal
+        terminal.say("extras.about")
+        terminal.table([(terminal.texts(f"extras.{name}"),) for name in _EXTRAS])
+        while True:
+            chosen = dict.fromkeys(terminal.ask("extras.ask", "1").replace(",", " ").split())
+            if all(one.isdecimal() and 1 <= int(one) <= len(_EXTRAS) for one in chosen):
+                flags = [list(_EXTRAS.values())[int(one) - 1] for one in chosen]
+                if _EXTRAS["none"] not in flags or len(flags) == 1:
+                    self.extras = tuple(flag for each in flags for flag in each)
+                    return True
+            terminal.say("extras.wrong", count=len(_EXTRAS))
+
     def _ask_output(self) -> bool:
         while True:
             answer = Path(self.terminal.ask_path("output.ask", _OUTPUT, suggested=_OUTPUT))
@@ -302,7 +327,7 @@ class Walk:
         argv += [*self._model_flags(), "--data_path", str(self.data_path), *self._feature_flags()]
         if self.max_samples is not None:
             argv += ["--max_samples", str(self.max_samples)]
-        argv += ["--output_dir", str(self.output_dir), *self._language_flags(self.analysis)]
+        argv += [*self.extras, "--output_dir", str(self.output_dir), *self._language_flags(self.analysis)]
         self._show(self.analysis, argv)
         if terminal.agree("analysis.ask"):
             status = self._run(self.analysis, argv)
