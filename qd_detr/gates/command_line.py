@@ -20,7 +20,7 @@ from typing import IO, Any, NoReturn
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.wording import for_terminal
 
-PROGRESS_LINE_EVERY_S = 30.0  # where stderr goes to a file
+PROGRESS_FIRST_LINE_S, PROGRESS_LINE_EVERY_S = 5.0, 30.0  # where stderr goes to a file
 
 
 class Parser(argparse.ArgumentParser):
@@ -116,21 +116,27 @@ def exit_status(work: Callable[[], int | None], *, interrupted: str = "interrupt
 
 @contextmanager
 def progress(
-    total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0
+    total: int, what: str, unit: str, *, quiet: bool = False, done: int = 0, brief: bool = False
 ) -> Iterator[Callable[..., object]]:
     """Show how far something has come; the function yielded takes how many more are done (1 if not given).
 
+    On a terminal it is a bar. Elsewhere a line names the phase, another one soon after says how long it will take, and
+    more follow now and then.
+
     Args:
-        what: the phase, as the line begins. done: how many were done before, of an earlier run.
+        what: the phase, as the line begins. done: how many were done before, of an earlier run. brief: it is often over
+            at once, and then nothing is shown.
     """
     if quiet or sys.stderr is None:
         yield lambda more=1: None
     elif sys.stderr.isatty():
         from tqdm import tqdm  # not for --help
 
-        with tqdm(total=total, initial=done, desc=what, unit=unit, file=sys.stderr) as bar:
+        with tqdm(total=total, initial=done, desc=what, unit=unit, file=sys.stderr, delay=float(brief)) as bar:
             yield bar.update
     else:
+        if not brief:
+            say(f"{what}: {done} of {total} {unit}s", sys.stderr)
         yield _Lines(total, what, unit, done).update
 
 
@@ -138,15 +144,15 @@ class _Lines:
     def __init__(self, total: int, what: str, unit: str, done: int) -> None:
         self._total, self._what, self._unit, self._done = total, what, unit, done
         self._first, self._began = done, time.monotonic()
-        self._told = self._began
+        self._next = self._began + PROGRESS_FIRST_LINE_S
 
     def update(self, more: int = 1) -> None:
         """Count, and print a line if the last one was some time ago."""
         self._done += more
         now = time.monotonic()
-        if now - self._told < PROGRESS_LINE_EVERY_S or self._done <= self._first:
+        if now < self._next or self._done <= self._first:
             return
-        self._told = now
+        self._next = now + PROGRESS_LINE_EVERY_S
         left_s = (now - self._began) / (self._done - self._first) * (self._total - self._done)
         left = f"{left_s / 60:.0f} min" if left_s >= 90 else f"{left_s:.0f} s"
         say(f"{self._what}: {self._done} of {self._total} {self._unit}s, about {left} left", sys.stderr)

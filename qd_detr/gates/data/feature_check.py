@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
+from qd_detr.gates.command_line import progress as counting
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.coverage import VideoClips
 from qd_detr.gates.data.feature_headers import Fault, Header, read_header
@@ -113,7 +112,7 @@ def check_features(
     """Return the index of the queries whose features can be read and fit the model, in the given order.
 
     With `skip_missing`, queries that lack a file, or have one without rows, are left out; a file that cannot be used
-    for another reason is an error either way. `progress` shows a bar on a terminal if it takes long.
+    for another reason is an error either way. `progress` shows how far it is if it takes long.
 
     Raises:
         MissingFeaturesError: Files are missing or empty and may not be skipped, or no query has all of its files.
@@ -123,13 +122,14 @@ def check_features(
         raise DataError("there are no queries to check features for")
     known: dict[FeatureFile, Header | Fault] = {}
     checked: list[_Checked] = []
-    # disable=None: silent when stderr is no terminal.
-    for query in tqdm(queries, "checking features", unit="query", delay=1, disable=None if progress else True):
-        files = files_of(query, folders, spec)
-        for file in files.all:
-            if file not in known:  # a video is shared by several queries
-                known[file] = read_header(file)
-        checked.append(_Checked(query, files, tuple(known[file] for file in files.all)))
+    with counting(len(queries), "checking features", "sample", quiet=not progress, brief=True) as advance:
+        for query in queries:
+            files = files_of(query, folders, spec)
+            for file in files.all:
+                if file not in known:  # a video is shared by several queries
+                    known[file] = read_header(file)
+            checked.append(_Checked(query, files, tuple(known[file] for file in files.all)))
+            advance()
 
     missing = [(each.query.qid, file.path) for each in checked for file in each.missing()]
     complete = [each for each in checked if not each.missing()]

@@ -86,6 +86,7 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         every_query if request.legacy_batches else chosen,
         skip_missing=request.skip_missing,
         missing_list=request.missing_list,
+        progress=not request.quiet,
     )
     if request.legacy_batches and samples.left_out:
         logger.warning("with queries left out, the batches are not those of the whole file")
