@@ -1,29 +1,11 @@
-"""Damages what users may feed the toolkit and counts what comes of it: success or an error of ours, never a traceback.
-
-Every input is a small valid file (checkpoint, options, annotations, features, interventions, earlier results) with
-seeded damage: flipped and foreign bytes, cuts, splices, absurd numbers, deep nesting, NaN, half surrogate pairs. It
-goes through the same functions that a command calls. An input that takes over ten seconds, or more memory than the
-limit, counts as a failure too.
-
-    python -m benchmarks.fuzz --inputs 6000 --seed 0 [--family NAME ...] [--keep DIR]
-"""
+"""Damaged files through the functions that read them: the quick half of the fuzz."""
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
-import logging
 import random
-import resource
 import shutil
-import signal
-import sys
-import tempfile
-import time
-import traceback
-import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,12 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.fuzz.damage import damaged_bytes, damaged_json, damaged_text, odd_value
 from qd_detr.gates.analysis.run_comparison import read_run
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.feature_check import check_features
 from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
 from qd_detr.gates.data.features import FeatureReader
-from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation import read_submission
 from qd_detr.gates.planted import read_truth
 from qd_detr.gates.results.tree import ResultsTree
@@ -47,155 +30,6 @@ from qd_detr.gates.tracking.entries import SampleGates
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from tests.fusion_facts import facts
 from tests.tiny_run import TinyRun, make_tiny_run
-
-LIMIT_S = 10
-MEMORY_LIMIT = 8 << 30
-DEEP = 20_000  # far beyond what a JSON parser nests
-
-
-# -- damage ----------------------------------------------------------------------------------------------------------
-
-
-def damaged_bytes(rng: random.Random, data: bytes, other: bytes = b"") -> bytes:
-    """Return `data` with one to four pieces of damage."""
-    for _ in range(rng.choice((1, 1, 1, 2, 4))):
-        data = rng.choice(_BYTE_DAMAGE)(rng, data, other)
-    return data
-
-
-def _place(rng: random.Random, data: bytes) -> int:
-    # Half of the time near an end, where headers and directories are.
-    if not data:
-        return 0
-    near = min(len(data), 3000)
-    return rng.choice((rng.randrange(len(data)), rng.randrange(near), len(data) - 1 - rng.randrange(near)))
-
-
-def _flip(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    out = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        if out:
-            out[_place(rng, data)] ^= 1 << rng.randrange(8)
-    return bytes(out)
-
-
-def _overwrite(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    piece = rng.choice(
-        (
-            *(rng.randbytes(length) for length in (1, 4, 60)),
-            *(byte * length for byte, length in ((b"\xff", 4), (b"\xff", 8), (b"\0", 8), (b"\x7f", 4))),
-            *((1 << bits).to_bytes(8, "little") for bits in (31, 40, 62)),
-        )
-    )
-    at = _place(rng, data)
-    return data[:at] + piece + data[at + len(piece) :]
-
-
-def _cut(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    return data[: _place(rng, data)]
-
-
-def _delete(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    at = _place(rng, data)
-    return data[:at] + data[at + rng.choice((1, 2, 16, 300)) :]
-
-
-def _insert(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    at = _place(rng, data)
-    return data[:at] + rng.randbytes(rng.choice((1, 3, 40))) + data[at:]
-
-
-def _splice(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    source = other or data
-    start = _place(rng, source)
-    return data[: _place(rng, data)] + source[start : start + rng.choice((20, 500, len(source)))]
-
-
-_BYTE_DAMAGE = (_flip, _flip, _overwrite, _overwrite, _cut, _delete, _insert, _splice)
-
-
-def odd_value(rng: random.Random) -> Any:
-    """Return a value that somebody's JSON might hold in the place of a sensible one."""
-    return rng.choice(_ODD)(rng)
-
-
-def _nested(depth: int, inner: Any = 0, kind: type = list) -> Any:
-    value = inner
-    for _ in range(depth):
-        value = [value] if kind is list else {"a": value}
-    return value
-
-
-_ODD: tuple[Callable[[random.Random], Any], ...] = (
-    lambda r: None,
-    lambda r: r.choice((True, False)),
-    lambda r: r.choice((0, -1, 1, 2, 3, 7, 10**6, 10**9, 10**12, 2**31, 2**63, -(2**63), 2**64, 10**30, 10**400)),
-    lambda r: r.choice((0.0, -0.0, 0.5, 1e-300, 5e-324, 1e300, -1e300, 3.5e38)),
-    lambda r: r.choice((float("nan"), float("inf"), float("-inf"))),
-    lambda r: r.choice(("", " ", "a", "..", "../x", "/etc/passwd", "a/../../b", "\0", "a\0b", "a\nb", "x" * 5000)),
-    lambda r: r.choice(("\ud800", "a\udfffb", "\u2028", "\ufeff", "한글", "\U0001f600", "global", "nan", "1")),
-    lambda r: [],
-    lambda r: {},
-    lambda r: [odd_value(r) for _ in range(r.randrange(4))],
-    lambda r: {str(r.random()): odd_value(r)},
-    lambda r: _nested(r.choice((5, 50, 300)), kind=r.choice((list, dict))),
-)
-
-
-def damaged_json(rng: random.Random, data: Any, keys: tuple[str, ...] = ()) -> Any:
-    """Return a copy of JSON data with one to three values, keys or items changed."""
-    data = copy.deepcopy(data)
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        data = _damaged_node(rng, data, keys)
-    return data
-
-
-def _damaged_node(rng: random.Random, node: Any, keys: tuple[str, ...]) -> Any:
-    if isinstance(node, dict) and node and rng.random() < 0.93:
-        key = rng.choice(list(node))
-        how = rng.random()
-        if how < 0.1:
-            del node[key]
-        elif how < 0.2 and keys:
-            node[rng.choice(keys)] = odd_value(rng)
-        else:
-            node[key] = _damaged_node(rng, node[key], keys)
-        return node
-    if isinstance(node, list) and node and rng.random() < 0.85:
-        at = rng.randrange(len(node))
-        how = rng.random()
-        if how < 0.1:
-            node.pop(at)
-        elif how < 0.2:
-            node.append(copy.deepcopy(node[at]))
-        else:
-            node[at] = _damaged_node(rng, node[at], keys)
-        return node
-    return odd_value(rng)
-
-
-def damaged_text(rng: random.Random, text: str) -> bytes:
-    """Return JSON text with damage that no JSON writer would make."""
-    how = rng.random()
-    at = rng.randrange(len(text) + 1)
-    if how < 0.25:
-        piece = rng.choice(
-            ("9" * 5000, "-" + "9" * 5000, "1e999", "NaN", "-Infinity", '"\\ud800"', "1" * 400, "\\u0000")
-        )
-        digits = [i for i, char in enumerate(text) if char.isdigit()]
-        at = rng.choice(digits) if digits else at
-        return (text[:at] + piece + text[at + 1 :]).encode()
-    if how < 0.45:
-        # Near the interpreter's own limit what parses may still be too deep to show.
-        depth = rng.choice((DEEP, 3000, *(rng.randrange(850, 1001) for _ in range(6))))
-        opening, closing = rng.choice((("[", "]"), ('{"a":', "}")))
-        digits = [i for i, char in enumerate(text) if char.isdigit()]
-        at = rng.choice(digits) if digits else at
-        return (text[:at] + opening * depth + "0" + closing * depth + text[at + 1 :]).encode()
-    return damaged_bytes(rng, text.encode())
-
-
-# -- families --------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -557,95 +391,3 @@ FAMILIES: dict[str, tuple[Callable[[Bench, random.Random], None], float]] = {
     "journal": (fuzz_journal, 0.04),
     "finished run": (fuzz_finished_run, 0.02),
 }
-
-
-# -- running ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Count:
-    """What came of a family's inputs."""
-
-    tried: int = 0
-    fine: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-
-class _TookTooLong(BaseException):
-    pass
-
-
-def _too_long(signum: int, frame: object) -> None:
-    raise _TookTooLong
-
-
-def fuzz(inputs: int, seed: int, families: list[str] | None = None, keep: Path | None = None) -> dict[str, Count]:
-    """Try `inputs` inputs spread over the families; the same seed gives the same inputs."""
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    before = signal.signal(signal.SIGALRM, _too_long)
-    counts: dict[str, Count] = {}
-    shares = {name: share for name, (_, share) in FAMILIES.items() if families is None or name in families}
-    try:
-        with tempfile.TemporaryDirectory(prefix="fuzz ") as folder:
-            bench = Bench.make(Path(folder))
-            for name, share in shares.items():
-                counts[name] = Count()
-                for number in range(max(1, round(inputs * share / sum(shares.values())))):
-                    _one(bench, name, f"{seed} {name} {number}", counts[name], keep)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-        logging.disable(logging.NOTSET)
-    return counts
-
-
-def _one(bench: Bench, name: str, key: str, count: Count, keep: Path | None) -> None:
-    count.tried += 1
-    signal.alarm(LIMIT_S)
-    try:
-        FAMILIES[name][0](bench, random.Random(key))
-    except (RequestError, RunError) as error:
-        count.errors[type(error).__name__] += 1
-        if len(str(error)) > 4000:
-            count.failures.append(f"{key}: a message of {len(str(error))} characters: {str(error)[:200]}")
-    except (Exception, _TookTooLong):
-        count.failures.append(f"{key}\n{traceback.format_exc(limit=-4)}")
-        if keep is not None:
-            shutil.copytree(bench.folder, keep / key.replace(" ", "_").replace(",", ""), dirs_exist_ok=True)
-    else:
-        count.fine += 1
-    finally:
-        signal.alarm(0)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=6000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--family", nargs="+", choices=list(FAMILIES))
-    parser.add_argument("--keep", type=Path, help="keep the folder of every failing input below this one")
-    args = parser.parse_args(argv)
-    torch.set_num_threads(1)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT, MEMORY_LIMIT))
-    started = time.monotonic()
-    counts = fuzz(args.inputs, args.seed, args.family, args.keep)
-    print(f"{'family':<24}{'tried':>7}{'fine':>7}  errors of ours")
-    for name, count in counts.items():
-        errors = ", ".join(f"{kind} {n}" for kind, n in count.errors.most_common())
-        print(f"{name:<24}{count.tried:>7}{count.fine:>7}  {errors}")
-    failures = [failure for count in counts.values() for failure in count.failures]
-    tracebacks = sum("Traceback" in failure for failure in failures)
-    tried, fine = sum(c.tried for c in counts.values()), sum(c.fine for c in counts.values())
-    print(
-        f"{tried} inputs in {time.monotonic() - started:.0f} s: {fine} fine, {tried - fine - len(failures)} refused in a "
-        f"sentence, {tracebacks} tracebacks, "
-        f"{len(failures) - tracebacks} other failures; peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10} MiB"
-    )
-    for failure in failures[:40]:
-        print(failure)
-    return 1 if failures else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
