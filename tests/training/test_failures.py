@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -148,10 +150,11 @@ def test_fp16_gradients_may_overflow_now_and_then(dataset, tmp_path):
 # -- two processes: what stops one stops the other, with the same words --------------------------------------------------
 
 SCRIPT = """
-import contextlib, io, json, os, sys
+import contextlib, io, json, os, signal, sys
 from pathlib import Path
 from unittest import mock
 from qd_detr.gates.train import __main__ as train
+from qd_detr.gates.command_line import exit_status
 from qd_detr.gates.errors import RunError
 from qd_detr.gates.monitor import GateMonitor
 from qd_detr.gates.train import checkpoints, command, data, loop, losses
@@ -185,16 +188,25 @@ SCENARIOS = {
 }
 monitors = []
 made = mock.patch.object(command, "GateMonitor", lambda *args: monitors.append(1) or GateMonitor(*args))
-told = {}
-with join_world("cpu") as world:
-    for name, (patch, more) in SCENARIOS.items():
-        error = io.StringIO()
+
+
+def scenarios():
+    told = {}
+    with join_world("cpu") as world:
         joined = mock.patch.object(command, "join_world", lambda device: contextlib.nullcontext(world))
-        with joined, made, patch, contextlib.redirect_stderr(error):
-            status = train.main([*argv, "--results_dir", str(folder / name), *more])
-        told[name] = [status, error.getvalue()]
-assert len(monitors) == (rank == 0)
-(folder / f"rank{rank}.json").write_text(json.dumps(told))
+        for name, (patch, more) in SCENARIOS.items():
+            error = io.StringIO()
+            with joined, made, patch, contextlib.redirect_stderr(error):
+                status = train.main([*argv, "--results_dir", str(folder / name), *more])
+            told[name] = [status, error.getvalue()]
+        assert len(monitors) == (rank == 0)
+        (folder / f"rank{rank}.json").write_text(json.dumps(told))
+        costs = losses.matching_costs if rank == 0 else lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+        with joined, mock.patch.object(losses, "matching_costs", costs):
+            train.main([*argv, "--results_dir", str(folder / "a killed peer")])
+
+
+sys.exit(exit_status(scenarios))
 """
 
 EXPECTED = {
@@ -222,21 +234,30 @@ def told_by_two(tmp_path_factory) -> tuple[Path, list[dict[str, list]]]:
     (folder / "busy").mkdir()
     (folder / "busy" / "notes.txt").touch()
     (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    started = subprocess.Popen(
-        [*command, str(folder / "script.py"), str(folder), *flags(folder / "data", None, n_epoch=2)],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = str(one.getsockname()[1])
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, str(folder / "script.py"), str(folder), *flags(folder / "data", None, n_epoch=2)]
+    # Not by torchrun, which ends the processes that are left when one of them was killed.
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env={**os.environ, **world, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
     try:
-        _, error = started.communicate(timeout=180)
-    except subprocess.TimeoutExpired:
-        started.terminate()  # unlike a kill, it takes the two processes along, which wait for each other
-        _, error = started.communicate()
-    assert started.returncode == 0, error[-3000:]
+        errors = [process.communicate(timeout=180)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [1, -signal.SIGKILL], errors
+    (folder / "rank0.err").write_text(errors[0])
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -248,6 +269,12 @@ def test_what_stops_one_process_stops_all_with_one_and_the_same_line(name, told_
     assert first[name][0] == status
     assert words in first[name][1]
     assert first[name][1].count("\n") == (1 if status else 0)
+
+
+def test_a_process_whose_peer_was_killed_ends_at_once_with_one_line(told_by_two):
+    (line,) = (told_by_two[0] / "rank0.err").read_text().splitlines()
+    assert line.startswith("failed: another process of the run ended or cannot be reached any more")
+    assert "--resume" in line
 
 
 def test_the_log_of_two_processes_holds_the_mean_of_their_losses(told_by_two, tmp_path):

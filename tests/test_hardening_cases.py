@@ -1,0 +1,149 @@
+"""Faults that were once met by users: each is refused, said or mended, and none gives other numbers in silence."""
+
+from __future__ import annotations
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from qd_detr.gates import command_line
+from qd_detr.gates.command_line import progress
+from run_gate_analysis import main
+from tests.test_run_resume import interrupted
+from tests.tiny_run import VIDEO_DIM, TinyRun, make_tiny_run
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+QUICK = ("--no_figures", "--no_effects", "--no_explorer")
+
+
+@pytest.fixture
+def tiny(tmp_path) -> TinyRun:
+    return make_tiny_run(tmp_path / "t", n_queries=3)
+
+
+def refusal(tiny: TinyRun, capsys, *flags: object) -> str:
+    """Return the one line with which a request is refused."""
+    capsys.readouterr()
+    assert main(tiny.argv(*QUICK, *map(str, flags))) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("WARNING")]
+    return line
+
+
+def test_one_flipped_bit_of_a_tensor_is_told_by_the_sum_written_with_it(tiny, capsys):
+    with zipfile.ZipFile(tiny.checkpoint) as archive:
+        largest = max((one for one in archive.infolist() if "/data/" in one.filename), key=lambda one: one.file_size)
+    content = bytearray(tiny.checkpoint.read_bytes())
+    tensor = torch.load(tiny.checkpoint, weights_only=False)["model"]
+    stored = next(t.numpy().tobytes() for t in tensor.values() if t.numel() * 4 == largest.file_size)
+    content[content.index(stored) + 1] ^= 0x40
+    tiny.checkpoint.write_bytes(content)
+    said = refusal(tiny, capsys)
+    assert "is damaged" in said
+    assert largest.filename in said
+
+
+def test_a_nested_tensor_among_the_weights_is_refused_by_name(tiny, capsys):
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    key = "transformer.encoder.layers.0.linear1.weight"
+    rows = content["model"][key]
+    content["model"][key] = torch.nested.nested_tensor([rows[0], rows[0][:1]])
+    torch.save(content, tiny.checkpoint)
+    said = refusal(tiny, capsys)
+    assert key in said
+    assert "not dense floating point but nested" in said
+
+
+def test_resume_with_the_feature_folders_in_another_order_is_refused(tiny, monkeypatch, capsys):
+    data = tiny.data.parent
+    for name, columns in (("one", slice(0, VIDEO_DIM // 2)), ("two", slice(VIDEO_DIM // 2, None))):
+        (data / name).mkdir()
+        for path in (data / "slowfast").iterdir():
+            np.savez(data / name / path.name, features=np.load(path)["features"][:, columns])
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    content["opt"].v_feat_dirs = ["old/rgb", "old/flow"]
+    torch.save(content, tiny.checkpoint)
+    one, two = str(data / "one"), str(data / "two")
+    interrupted(tiny, monkeypatch, 1, "--v_feat_dirs", one, two)
+    said = refusal(tiny, capsys, "--batch_size", 2, "--resume", "--v_feat_dirs", two, one)
+    assert "--resume refused" in said
+    assert "different: feature" in said
+
+
+@pytest.mark.parametrize("name", ["samples.csv", "predictions.jsonl", "ANALYSIS_REPORT.md", "explorer.html"])
+def test_a_folder_in_the_place_of_a_result_is_found_before_anything_runs(tiny, capsys, name):
+    place = tiny.folder / "out" / name
+    place.mkdir(parents=True)
+    (place / "mine.txt").write_text("mine")
+    assert f"{name} is in the way" in refusal(tiny, capsys)
+    assert [path.name for path in place.parent.iterdir()] == [name]
+    assert (place / "mine.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("audio_enters", [True, False])
+def test_layers_through_which_no_audio_enters_are_not_ranked(tiny, audio_enters):
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    for key, value in content["model"].items():
+        if key.startswith("fusion.fusion_layers.") and (".out_proj." in key or ".ffn1.2." in key) and not audio_enters:
+            value.zero_()
+    torch.save(content, tiny.checkpoint)
+    assert main(tiny.argv("--no_figures")) == 0
+    report = (tiny.folder / "out/ANALYSIS_REPORT.md").read_text(encoding="utf-8")
+    assert ("enters most" in report) == audio_enters
+
+
+def at(monkeypatch, *seconds: float) -> None:
+    """Let the clock show these times, one after another."""
+    clock = iter(seconds)
+    monkeypatch.setattr(command_line.time, "monotonic", lambda: next(clock))
+
+
+def test_where_stderr_goes_to_a_file_lines_name_the_phase_and_how_long_it_will_take(monkeypatch, capsys):
+    at(monkeypatch, 0.0, 2.0, 6.0, 30.0, 40.0)
+    with progress(10, "samples", "sample") as advance:
+        for _ in range(4):
+            advance()
+    assert capsys.readouterr().err.splitlines() == [
+        "samples: 0 of 10 samples",
+        "samples: 2 of 10 samples, about 24 s left",  # 6 s for 2
+        "samples: 4 of 10 samples, about 60 s left",  # 40 s for 4; the one at 30 s came too soon after
+    ]
+
+
+def test_what_is_mostly_over_at_once_is_named_only_where_it_takes_long(monkeypatch, capsys):
+    at(monkeypatch, 0.0, 2.0, 200.0)
+    with progress(4, "checking features", "sample", brief=True) as advance:
+        advance()
+        assert capsys.readouterr().err == ""
+        advance()
+    assert capsys.readouterr().err == "checking features: 2 of 4 samples, about 3 min left\n"
+
+
+def test_a_quiet_run_says_nothing_of_how_far_it_is(monkeypatch, capsys):
+    with progress(2, "samples", "sample", quiet=True) as advance:
+        advance()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_run_whose_stderr_goes_to_a_file_names_its_phases(tiny, capfd):
+    argv = [flag for flag in tiny.argv("--no_figures", "--no_explorer") if flag != "--quiet"]
+    assert main(argv) == 0
+    phases = [line.partition(":")[0] for line in capfd.readouterr().err.splitlines() if " of " in line]
+    assert phases[:2] == ["samples", "conditions"]
+
+
+def test_resume_with_another_number_of_threads_names_what_to_set(tiny, monkeypatch, capsys):
+    interrupted(tiny, monkeypatch, 1, *QUICK)
+    torch.set_num_threads(2)
+    try:
+        said = refusal(tiny, capsys, "--batch_size", 2, "--resume")
+    finally:
+        torch.set_num_threads(1)
+    assert "threads (1 then, 2 now)" in said
+    assert "for as many threads, set OMP_NUM_THREADS=1" in said
+
+
+def test_a_gpu_by_its_everyday_name_is_told_torchs_name(tiny, capsys):
+    said = refusal(tiny, capsys, "--device", "gpu")
+    assert "cuda is what torch calls a GPU: try --device cuda or --device cpu" in said
