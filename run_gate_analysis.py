@@ -143,10 +143,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("--no_effects", action="store_true", help="leave out what is run by default: gates off and the audio share")
     add(
         "--compare_runs",
-        type=Path,
-        nargs=2,
-        metavar=("A", "B"),
-        help="compare two finished results folders instead of running a model",
+        nargs="+",
+        metavar="RUN",
+        help="compare finished results folders instead of running a model: two or more, grouped by what differs in "
+        "their options but for the seed; NAME=FOLDER puts one into a group of that name",
     )
     add(
         "--demo",
@@ -320,11 +320,15 @@ def analyse(args: argparse.Namespace) -> None:
         report, findings = analyse_log(log_request(args), request_from(args).output_options)
         summary = terminal_summary(findings, report, args.lang)
     elif args.compare_runs is not None:
-        first, second = args.compare_runs
-        report = compare(
-            first, second, args.output_dir, seed=args.seed, figure_format=args.figure_format, lang=args.lang
+        report, sentences = compare(
+            args.compare_runs,
+            args.output_dir,
+            seed=args.seed,
+            figure_format=args.figure_format,
+            margin=args.margin,
+            lang=args.lang,
         )
-        summary = report_place(report, args.lang)
+        summary = "\n".join([*sentences, "", report_place(report, args.lang)])
     elif args.merge_shards is not None:
         report, findings = merge(args.merge_shards, quiet=args.quiet)
         summary = terminal_summary(findings, report, args.lang)

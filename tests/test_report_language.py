@@ -193,12 +193,11 @@ def test_a_comparison_of_two_runs_is_korean_when_asked(
         out = tmp_path / language
         assert run_gate_analysis.main(["--compare_runs", *pair, "--output_dir", str(out), "--lang", language]) == 0
         reports[language] = (out / "COMPARISON_REPORT.md").read_text(encoding="utf-8")
-        assert (
-            capsys.readouterr().out
-            == {"en": "Report: ", "ko": "보고서: "}[language] + f"{out / 'COMPARISON_REPORT.md'}\n"
-        )
-    assert reports["en"].startswith("# Two runs compared\n")
-    assert reports["ko"].startswith("# 두 실행의 비교\n")
+        told = capsys.readouterr().out.splitlines()
+        assert told[-1] == {"en": "Report: ", "ko": "보고서: "}[language] + str(out / "COMPARISON_REPORT.md")
+        assert f"**{told[0]}**" == reports[language].splitlines()[2]  # the answer opens the report
+    assert reports["en"].startswith("# Runs compared\n")
+    assert reports["ko"].startswith("# 실행 비교\n")
     assert_korean(reports["ko"])
     assert numbers_by_line(reports["ko"]) == numbers_by_line(reports["en"])
 

@@ -123,8 +123,10 @@ def test_block_size_and_query_order_do_not_change_the_numbers(monkeypatch):
     turn = rng.permutation(len(clusters))
     assert_alike(paired_bootstrap(values[turn], clusters[turn], seed=2, draws=1000)[0], whole[0])
     sums = rng.normal(size=(30, 4))
-    assert not np.allclose(*(next(resampling._resampled(sums, 500, seed)) for seed in (2, 3)))
-    blocks = [np.concatenate(list(resampling._resampled(sums, 500, 1, size))) for size in (1 << 24, 8 * 30 * 37, 1)]
+    assert not np.allclose(*(next(resampling.resampled_totals(sums, 500, seed)) for seed in (2, 3)))
+    blocks = [
+        np.concatenate(list(resampling.resampled_totals(sums, 500, 1, size))) for size in (1 << 24, 8 * 30 * 37, 1)
+    ]
     np.testing.assert_allclose(blocks[1], blocks[0], rtol=0, atol=1e-12)
     np.testing.assert_allclose(blocks[2], blocks[0], rtol=0, atol=1e-12)
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from benchmarks.fuzz.damage import damaged_bytes, damaged_json, damaged_text, odd_value
-from qd_detr.gates.analysis.run_comparison import read_run
+from qd_detr.gates.analysis.finished_run import read_run
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.data.feature_check import check_features
 from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec

@@ -133,25 +133,46 @@ def line_changes(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[st
     "first_window_changed" and "top_clip_changed" are 100 where the first window's times, the clip of highest saliency
     (first of equals), are others, else 0; "first_window_iou" is the IoU of the two first windows, 1 if they are equal.
     """
-    first, other = (_first_windows(lines) for lines in (before, after))  # (N, 2)
-    equal = ((first == other) | (np.isnan(first) & np.isnan(other))).all(axis=1)
-    first, other = np.nan_to_num(first), np.nan_to_num(other)  # no window: one without length, which overlaps nothing
-    overlap = np.minimum(first[:, 1], other[:, 1]) - np.maximum(first[:, 0], other[:, 0])
-    overlap = np.maximum(overlap, 0.0)
-    union = np.diff(first)[:, 0] + np.diff(other)[:, 0] - overlap
-    iou = np.divide(overlap, union, out=np.zeros(len(first)), where=union > 0)
-    top = [[int(np.argmax(line["pred_saliency_scores"])) for line in lines] for lines in (before, after)]
-    return {
-        "first_window_changed": 100.0 * ~equal,
-        "first_window_iou": np.where(equal, 1.0, iou),
-        "top_clip_changed": 100.0 * (np.array(top[0]) != np.array(top[1])),
-    }
+    return predicted(before).changes(predicted(after))
 
 
-def _first_windows(lines: Sequence[Mapping[str, Any]]) -> Array:
-    """Return the first windows (N, 2), NaN where a prediction has none."""
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What is compared of N predictions.
+
+    Attributes:
+        windows: the first windows (N, 2) in seconds, NaN where a prediction has none.
+        top_clips: the clip of highest saliency, first of equals (N,).
+    """
+
+    windows: Array
+    top_clips: NDArray[np.intp]
+
+    def changes(self, after: Predicted) -> dict[str, Array]:
+        """Return what `line_changes` does."""
+        first, other = self.windows, after.windows
+        equal = ((first == other) | (np.isnan(first) & np.isnan(other))).all(axis=1)
+        # No window: one without length, which overlaps nothing.
+        first, other = np.nan_to_num(first), np.nan_to_num(other)
+        overlap = np.minimum(first[:, 1], other[:, 1]) - np.maximum(first[:, 0], other[:, 0])
+        overlap = np.maximum(overlap, 0.0)
+        union = np.diff(first)[:, 0] + np.diff(other)[:, 0] - overlap
+        iou = np.divide(overlap, union, out=np.zeros(len(first)), where=union > 0)
+        return {
+            "first_window_changed": 100.0 * ~equal,
+            "first_window_iou": np.where(equal, 1.0, iou),
+            "top_clip_changed": 100.0 * (self.top_clips != after.top_clips),
+        }
+
+
+def predicted(lines: Sequence[Mapping[str, Any]]) -> Predicted:
+    """Return what is compared of predictions."""
     rows = [line["pred_relevant_windows"] for line in lines]
-    return np.array([row[0][:2] if len(row) else (np.nan, np.nan) for row in rows], dtype=np.float64).reshape(-1, 2)
+    windows = [row[0][:2] if len(row) else (np.nan, np.nan) for row in rows]
+    return Predicted(
+        np.array(windows, dtype=np.float64).reshape(-1, 2),
+        np.array([int(np.argmax(line["pred_saliency_scores"])) for line in lines], dtype=np.intp),
+    )
 
 
 def condition_effects(

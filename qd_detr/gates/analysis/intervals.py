@@ -84,6 +84,7 @@ def interval_of(
     level: float,
     missing: Reason,
     bounds: tuple[float, float] | None = None,
+    df: float | None = None,
 ) -> Interval:
     """Return the interval of an estimate by the rules above.
 
@@ -94,6 +95,7 @@ def interval_of(
         n: queries with a value. n_clusters: source videos they come from. n_undefined: queries without one.
         level: the interval's.
         bounds: least and greatest value of a single query, for the rule of three.
+        df: degrees of freedom of the standard error, where more than source videos scatter; None: C - 1.
     """
     result = _empty(n, n_clusters, n_undefined, level)
     if math.isnan(estimate):
@@ -113,12 +115,14 @@ def interval_of(
     if spread is None:
         widen = math.sqrt(n_clusters / (n_clusters - 1))
         spread = {"standard_error": float(drawn.std()) * widen, "design_effect": math.nan, "largest": math.nan}
-    low, high, p = (_student if n_clusters < FEW_CLUSTERS else _percentiles)(
-        estimate, drawn, spread["standard_error"], n_clusters - 1, level
-    )
+    df = n_clusters - 1 if df is None else df
+    low, high, p = _student(estimate, spread["standard_error"], df, level)
+    if n_clusters >= FEW_CLUSTERS:
+        expanded = _percentiles(drawn, n_clusters, df, level)
+        low, high, p = min(expanded[0], low), max(expanded[1], high), max(expanded[2], p)
     result |= {"low": low, "high": high, "p": p, "standard_error": spread["standard_error"]}
     if not math.isnan(spread["design_effect"]):
-        within = _equivalence(estimate, spread, n_clusters - 1, level)
+        within = _equivalence(estimate, spread, df, level)
         result |= {"design_effect": spread["design_effect"]}
         result |= {"equivalence_low": within[0], "equivalence_high": within[1]}
     if n_clusters < FEW_CLUSTERS:
@@ -168,32 +172,23 @@ def _same_everywhere(result: Interval, bounds: tuple[float, float] | None) -> In
     }
 
 
-def _percentiles(
-    estimate: float, drawn: NDArray[np.float64], error: float, df: int, level: float
-) -> tuple[float, float, float]:
-    """Return what the expanded percentile interval and the t interval hold together, and the larger p value.
-
-    The percentile interval's p value is that at which its edge would reach 0.
-    """
-    widen = math.sqrt((df + 1) / df)
+def _percentiles(drawn: NDArray[np.float64], n_clusters: int, df: float, level: float) -> tuple[float, float, float]:
+    """Return the expanded percentile interval, and the p value at which its edge would reach 0."""
+    widen = math.sqrt(n_clusters / (n_clusters - 1))
     tail = NORMAL.cdf(t_quantile((1 - level) / 2, df) * widen)
     low, high = np.quantile(drawn, [tail, 1 - tail])
     # Draws at exactly 0 count for both sides, so p < 1 - level means that the interval leaves 0 out.
     beyond = min((drawn <= 0).sum(), (drawn >= 0).sum())
     share = min((1 + int(beyond)) / (1 + drawn.size), 0.5)
-    p = min(1.0, 2 * t_cdf(NORMAL.inv_cdf(share) / widen, df))
-    of_t = _student(estimate, drawn, error, df, level)
-    return min(float(low), of_t[0]), max(float(high), of_t[1]), max(p, of_t[2])
+    return float(low), float(high), min(1.0, 2 * t_cdf(NORMAL.inv_cdf(share) / widen, df))
 
 
-def _student(
-    estimate: float, drawn: NDArray[np.float64], error: float, df: int, level: float
-) -> tuple[float, float, float]:
+def _student(estimate: float, error: float, df: float, level: float) -> tuple[float, float, float]:
     half = -t_quantile((1 - level) / 2, df) * error
     return float(estimate - half), float(estimate + half), min(1.0, 2 * t_cdf(-abs(estimate) / error, df))
 
 
-def _equivalence(estimate: float, spread: Spread, df: int, level: float) -> tuple[float, float]:
+def _equivalence(estimate: float, spread: Spread, df: float, level: float) -> tuple[float, float]:
     """Return the interval that must lie within the margin, wide enough for one cluster that was not seen.
 
     Where few queries change, those that were not drawn are what makes an effect look small: each side allows for one

@@ -97,9 +97,9 @@ def ratio_bootstrap(
         )
     _check(level, draws, len(top), clusters)
     columns = top.shape[1]
-    members = _members(clusters)
-    sums = _sums(np.concatenate([top, bottom], axis=1), members)  # (C, 2 K)
-    totals = np.concatenate(list(_resampled(sums, draws, seed)))  # (D, 2 K)
+    members = cluster_members(clusters)
+    sums = cluster_sums(np.concatenate([top, bottom], axis=1), members)  # (C, 2 K)
+    totals = np.concatenate(list(resampled_totals(sums, draws, seed)))  # (D, 2 K)
     weights = bottom.sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = totals[:, :columns] / totals[:, columns:]  # (D, K)
@@ -110,12 +110,12 @@ def ratio_bootstrap(
         takes_part = bottom[:, k] > 0
         limits = None if bounds is None else bounds[k]
         one = _mean_interval(estimates[k], drawn[:, k], parts[:, k], takes_part, members, level, bounds=limits)
-        one["change_size"] = _change_size(top[takes_part, k] / bottom[takes_part, k])
+        one["change_size"] = change_size(top[takes_part, k] / bottom[takes_part, k])
         intervals.append(one)
     return intervals
 
 
-def _change_size(values: NDArray[np.float64]) -> float | None:
+def change_size(values: NDArray[np.float64]) -> float | None:
     """Return the size of all values (n,) that are not 0, None where they differ or there is none."""
     sizes = np.abs(values[values != 0])
     alike = len(sizes) > 0 and sizes.max() - sizes.min() <= 1e-9 * sizes.max()
@@ -149,10 +149,12 @@ def contrast_bootstrap(
         raise ValueError(f"values {given.shape} and parts {inside.shape} must have one shape, values be finite")
     _check(level, draws, len(given), clusters)
     columns = given.shape[1]
-    members = _members(clusters)
+    members = cluster_members(clusters)
     sides = (inside, ~inside)
-    sums = _sums(np.concatenate([x for side in sides for x in (given * side, side)], axis=1), members)  # (C, 4 K)
-    totals = np.concatenate(list(_resampled(sums, draws, seed))).reshape(draws, 4, columns)
+    sums = cluster_sums(
+        np.concatenate([x for side in sides for x in (given * side, side)], axis=1), members
+    )  # (C, 4 K)
+    totals = np.concatenate(list(resampled_totals(sums, draws, seed))).reshape(draws, 4, columns)
     counts = [side.sum(axis=0) for side in sides]
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = totals[:, 0] / totals[:, 1] - totals[:, 2] / totals[:, 3]  # (D, K)
@@ -246,8 +248,8 @@ def bootstrap_correlation(
     for k, (influence, _) in enumerate(parts):
         features[defined[:, k], 4 * k] = 1.0
         features[defined[:, k], 4 * k + 1 : 4 * k + 4] = influence
-    sums = _sums(features, _members(clusters))  # (C, 4 K)
-    totals = np.concatenate(list(_resampled(sums, draws, seed)))
+    sums = cluster_sums(features, cluster_members(clusters))  # (C, 4 K)
+    totals = np.concatenate(list(resampled_totals(sums, draws, seed)))
     intervals = []
     for k, (_, estimate) in enumerate(parts):
         n, *moments = totals[:, 4 * k : 4 * k + 4].T
@@ -305,19 +307,19 @@ def _check(level: float, draws: int, n: int, clusters: Sequence[str]) -> None:
         )
 
 
-def _members(clusters: Sequence[str]) -> NDArray[np.intp]:
+def cluster_members(clusters: Sequence[str]) -> NDArray[np.intp]:
     """Return the number of each query's cluster (n,), clusters in the order of their names."""
     return np.unique(np.asarray(clusters, dtype=str), return_inverse=True)[1]
 
 
-def _sums(values: NDArray[np.generic], members: NDArray[np.intp]) -> NDArray[np.float64]:
+def cluster_sums(values: NDArray[np.generic], members: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return the sums of `values` (n, F) per cluster (C, F)."""
     sums = np.zeros((int(members.max(initial=-1)) + 1, values.shape[1]))
     np.add.at(sums, members, values)
     return sums
 
 
-def _resampled(
+def resampled_totals(
     sums: NDArray[np.float64], draws: int, seed: int, block_bytes: int = _BLOCK_BYTES
 ) -> Iterator[NDArray[np.float64]]:
     """Yield the totals (block, F) over clusters drawn with replacement from `sums` (C, F), `draws` rows in all.

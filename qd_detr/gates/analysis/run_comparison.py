@@ -1,199 +1,219 @@
-"""Two finished runs on the same data, side by side: two checkpoints, two gating types, two epochs.
+"""Finished runs side by side: gating types with several seeds each, two checkpoints, two epochs, two splits of a model.
 
-Everything is read from the two results trees; differences are the second run minus the first, paired by query, with
-intervals by resampling source videos.
+Everything is read from the results trees, one after the other. Runs are grouped by what differs in their options, the
+seed aside; a difference is the second group minus the first, paired by query, with intervals over the runs of a group
+and source videos.
+
+Letters: G groups, R runs of a group, N queries.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
-import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, combinations_with_replacement, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from qd_detr.gates.analysis.effects import CHANGE_BOUNDS, POINTS, line_changes, without_test
+from qd_detr.gates.analysis.effects import CHANGE_BOUNDS, Predicted, predicted, without_test
+from qd_detr.gates.analysis.finished_run import FinishedRun, column_of, read_config, read_run
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
+from qd_detr.gates.analysis.run_groups import RunFacts, RunGroup, facts_of, groups_of, run_names
+from qd_detr.gates.analysis.run_ranking import ranking_of
+from qd_detr.gates.analysis.run_rows import GroupTable, rows_of
+from qd_detr.gates.analysis.verdicts import MARGIN_POINTS, verdict_of
 from qd_detr.gates.data.annotations import Query, read_annotations
-from qd_detr.gates.data.datasets import DATASETS
 from qd_detr.gates.data.video_names import source_video
-from qd_detr.gates.errors import DataError, MissingFileError, RequestError, first_few
-from qd_detr.gates.evaluation import benchmark_of, read_submission
-from qd_detr.gates.evaluation.submission import predicted_saliency, predicted_windows, prediction_qid
-from qd_detr.gates.files import TEXT_BYTES_MAX, natural, read_json, read_text
+from qd_detr.gates.errors import RequestError, first_few
+from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.gating import GATES
-from qd_detr.gates.wording import Reason, from_csv
+from qd_detr.gates.wording import Reason
 
 Array = NDArray[np.float64]
-logger = logging.getLogger(__name__)
-_TEXT = (str, type(None))
-_CONFIG = {
-    "annotations": {"sha256": str, "path": lambda path: isinstance(path, str) and "\0" not in path},
-    "checkpoint": {"path": str, "sha256": str, "epoch?": (int, type(None))},
-    "gating": {"run_as": str, "trained_as": str},
-    "options": {
-        "dset_name": lambda name: name in DATASETS,
-        "dset_domain?": _TEXT,
-        "clip_length": lambda seconds: isinstance(seconds, (int, float)) and 0 < seconds < 1e6,
-    },
-    "batches?": {"legacy?": bool},
-    "sha256?": lambda sums: isinstance(sums, dict) and all(isinstance(value, str) for value in sums.values()),
-}
-"""What a comparison needs of run_config.json."""
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
 """What is compared of the gates, and how samples.csv calls it."""
+_MEASURES = {"audio_effect_": 100.0, "audio_flip_": 100.0, "audio_share": 1.0, "first_window_iou_": 1.0}
+_MEASURES |= {"timeline_effect": 1.0, "timeline_share_inside": 1.0}
+"""The other columns of samples.csv that are compared, by how their names begin; effects and flips in percent points."""
+PERCENT = (0.0, 100.0)
 
 
 @dataclass(frozen=True, eq=False)
-class FinishedRun:
-    """What a comparison reads of a results tree.
+class RunColumns:
+    """What stays of a run once it has been read: arrays of its N queries.
 
     Attributes:
-        samples: the rows of samples.csv by id as text, in annotation order. lines: predictions by id as text.
+        what: what comparison.json tells of the run. ids: of its queries, as text. qids: as they are.
+        columns: of samples.csv, those that are compared.
+        metrics: per headline metric, in percent; empty without labels. ap: as fractions; None without labels.
     """
 
-    folder: Path
-    config: dict[str, Any]
-    statistics: dict[str, Any]
-    samples: dict[str, dict[str, str]]
-    lines: dict[str, dict[str, Any]]
-
-    @property
-    def num_layers(self) -> int:
-        """How many fusion layers the model has."""
-        return int(self.statistics["num_layers"])
-
-
-def read_run(folder: str | Path) -> FinishedRun:
-    """Read a results tree.
-
-    Raises:
-        MissingFileError: no such folder, or a file of the tree is not there. RequestError: the tree is unfinished,
-            or damaged.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise MissingFileError(f"no results folder {folder}; give two folders that run_gate_analysis.py wrote")
-    if not (folder / "run_config.json").is_file():
-        raise RequestError(
-            f"{folder} is not a finished results folder: it has no run_config.json, which is written last; "
-            "finish that run (--resume), or give another folder"
-        )
-    config = _json(folder / "run_config.json", _CONFIG)
-    for name, written in config.get("sha256", {}).items():
-        if Path(name).name == name and hashlib.sha256(_there(folder / name).read_bytes()).hexdigest() != written:
-            raise DataError(f"{folder / name} is not as the run wrote it: damaged or edited; run that analysis again")
-    statistics = _json(folder / "overall_statistics.json", {"num_layers": lambda n: natural(n) and 0 < n < 1000})
-    samples = _samples(_there(folder / "samples.csv"))
-    lines = {}
-    for line in read_submission(_there(folder / "predictions.jsonl")):
-        lines[str(prediction_qid(line))] = line
-        if not len(predicted_windows(line)) or not len(predicted_saliency(line)):
-            raise DataError(
-                f"{folder / 'predictions.jsonl'} is damaged: qid {line['qid']} has no windows; run it again"
-            )
-    if samples.keys() != lines.keys():
-        raise DataError(f"{folder} is damaged: samples.csv and predictions.jsonl hold different samples; run it again")
-    return FinishedRun(folder, config, statistics, samples, lines)
-
-
-def _samples(path: Path) -> dict[str, dict[str, str]]:
-    """Return the rows of samples.csv by id; every one whole."""
-    try:
-        text = read_text(path)
-        if "\0" in text:
-            raise ValueError("a hole of zero bytes")
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{path} cannot be read ({error}); run that analysis again") from None
-    if any(None in row or None in row.values() or "id" not in row or "vid" not in row for row in rows):
-        raise DataError(f"{path} cannot be read (rows that do not fit its head); run that analysis again")
-    return {from_csv(row["id"]): {name: from_csv(cell) for name, cell in row.items()} for row in rows}
+    facts: RunFacts
+    what: dict[str, Any]
+    ids: list[str]
+    qids: list[Any]
+    vids: list[str]
+    columns: dict[str, Array]
+    metrics: Mapping[str, Array]
+    ap: Array | None
+    predicted: Predicted
 
 
 def compare_runs(
-    first: str | Path, second: str | Path, *, seed: int = 0, draws: int = DRAWS, level: float = LEVEL
+    runs: Sequence[str | Path],
+    *,
+    named: Sequence[str | None] | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    margin: float = MARGIN_POINTS,
 ) -> dict[str, Any]:
-    """Return two runs side by side, JSON-ready.
+    """Return runs side by side, JSON-ready.
+
+    Args:
+        runs: results folders, two or more.
+        named: the group that a run was put into by name, None for a run that its options group.
+        seed: of the resampling. draws, level: likewise.
+        margin: percent points within which a difference in a metric counts as none.
 
     Returns:
-        {"runs": [what each was: folder, checkpoint, epoch, gating, layers], "n_queries", "n_source_videos",
-        "bootstrap", "gates": [{"layer", "kind", "figure", "first", "second", "difference" (an interval, or None with
-        "reason")}], "predictions": {"first_window_changed", "first_window_iou", "top_clip_changed": intervals},
-        "metrics": {"available", "reason", "rows": [{"metric", "first", "second", "difference", "adjusted_p",
-        "significant"}]}, "queries": [{"id", "first_window_iou", "AP_first", "AP_second", ...}]}
+        {"paired" (False for one model on several splits), "runs": [{"name", "group", "seed", folder, checkpoint, epoch,
+        gating, layers}], "groups": [{"name", "runs", "options" in which the groups differ}], "n_queries",
+        "n_source_videos", "bootstrap", "margin", "ranking": see `ranking_of` or None, "metrics": {"available", "reason",
+        "primary", "rows"}, "measures", "gates": rows, "predictions": [{"first", "second", "n_pairs", intervals}],
+        "queries": [{"id", "vid", "AP": {run: value}}]}. A row is {"metric", "measure", or "layer", "kind" and "figure",
+        "values": per group that has it {"group", "mean", "runs": {run: mean}, "interval", "seed_share"}, "differences":
+        per pair of groups {"first", "second", "difference" (an interval; None with a "reason"), "df", "seed_share"}},
+        for metrics and measures also "adjusted_p" and "significant", for metrics "verdict".
 
     Raises:
-        RequestError: an unfinished or damaged tree, one folder twice, or runs on different data.
+        RequestError: fewer than two runs, an unfinished or damaged tree, one folder twice, or runs on different data.
     """
-    if Path(first).resolve() == Path(second).resolve():
-        raise RequestError(f"--compare_runs was given one folder twice ({first}); give two")
-    pair = read_run(first), read_run(second)
-    ids = _same_samples(*pair)
-    vids = [pair[0].samples[one]["vid"] for one in ids]
-    settings = {"seed": seed, "draws": draws, "level": level}
-    clusters = [source_video(vid) for vid in vids]
-    before, after = ([run.lines[one] for one in ids] for run in pair)
-    changes = line_changes(before, after)
-    bounds = [CHANGE_BOUNDS[key] for key in changes]
-    table = np.stack(list(changes.values()), axis=1)
-    intervals = paired_bootstrap(table, clusters, bounds=bounds, **settings)  # type: ignore[arg-type]
-    metrics, per_query = _metrics(pair, ids, clusters, settings)
+    folders = [Path(run) for run in runs]
+    _check_folders(folders)
+    settings: dict[str, Any] = {"seed": seed, "draws": draws, "level": level}
+    configs = [read_config(folder) for folder in folders]
+    same_data = len({config["annotations"]["sha256"] for config in configs}) == 1
+    if not same_data and not _one_model(configs):
+        raise _on_different_data(folders, configs)
+    known, reason = _annotated(configs) if same_data else (None, Reason("compared.splits"))
+    read: list[RunColumns] = []
+    for folder in folders:  # one at a time: of each only the arrays stay
+        run = read_run(folder)
+        if read and same_data and not _same_samples(read[0], run, _one_model(configs)):
+            same_data, reason = False, Reason("compared.splits")
+        if known is not None and not read:
+            reason = _unlabelled(known, list(run.samples))
+            known = known if reason is None else None
+        read.append(_columns(run, known, read[0].ids if read and same_data else list(run.samples)))
+    names = run_names(folders)
+    if same_data:
+        groups = groups_of([one.facts for one in read], names, named or [None] * len(names))
+    else:
+        groups = [RunGroup(name, (place,), {}) for place, name in enumerate(names)]
+        read = [replace(one, metrics={}, ap=None) for one in read]
+    tables = GroupTable(groups, names, [[source_video(v) for v in one.vids] for one in read], same_data, settings)
+    of_group = {place: group.name for group in groups for place in group.runs}
     return {
-        "runs": [_what(run) for run in pair],
-        "n_queries": len(ids),
-        "n_source_videos": len(set(clusters)),
-        "bootstrap": {**settings, "clusters": "source videos"},
-        "gates": _gates(pair, ids, clusters, settings),
-        "predictions": {key: without_test(interval) for key, interval in zip(changes, intervals, strict=True)},
-        "metrics": metrics,
-        "queries": [
-            {"id": before[i]["qid"], "vid": vids[i], "first_window_iou": float(changes["first_window_iou"][i])}
-            | {name: float(column[i]) for name, column in per_query.items()}
-            for i in range(len(ids))
+        "paired": same_data,
+        "runs": [
+            {"name": name, "group": of_group[place], "seed": read[place].facts.seed, **read[place].what}
+            for place, name in enumerate(names)
         ],
+        "groups": [{"name": g.name, "runs": [names[i] for i in g.runs], "options": g.options} for g in groups],
+        "n_queries": len({one for run in read for one in run.ids}),
+        "n_source_videos": len({source_video(vid) for run in read for vid in run.vids}),
+        "bootstrap": {**settings, "clusters": "source videos"},
+        "margin": margin,
+        **_metrics(tables, read, reason, margin),
+        "measures": _measures(tables, read),
+        "gates": _gates(tables, read),
+        "predictions": _predictions(tables, read, settings) if same_data else [],
+        "queries": _queries(read, names) if same_data else [],
     }
 
 
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise MissingFileError(f"no {path.name} in the results folder {path.parent}; run that analysis again")
-    if path.stat().st_size > TEXT_BYTES_MAX:
-        raise DataError(f"{path} cannot be read (larger than {TEXT_BYTES_MAX >> 20} MiB); run that analysis again")
-    return path
+def _check_folders(folders: Sequence[Path]) -> None:
+    if len(folders) < 2:
+        raise RequestError("--compare_runs takes two results folders or more")
+    for first, second in combinations(folders, 2):
+        if first.resolve() == second.resolve():
+            raise RequestError(f"--compare_runs was given one folder twice ({first}); give each once")
 
 
-def _json(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return dict(read_json(_there(path), schema))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{path} cannot be read ({error}); it is damaged or of another version, run that analysis again"
-        ) from None
+def _one_model(configs: Sequence[dict[str, Any]]) -> bool:
+    return len({(config["checkpoint"]["sha256"], config["gating"]["run_as"]) for config in configs}) == 1
 
 
-def _same_samples(first: FinishedRun, second: FinishedRun) -> list[str]:
-    marks = [run.config["annotations"]["sha256"] for run in (first, second)]
-    if marks[0] != marks[1]:
-        paths = [run.config["annotations"]["path"] for run in (first, second)]
-        raise RequestError(
-            f"{first.folder} and {second.folder} are runs on different data: annotations {paths[0]} "
-            f"({marks[0][:8]}) and {paths[1]} ({marks[1][:8]}); run both with the same --data_path"
-        )
-    here, there = first.samples.keys(), second.samples.keys()
-    if here != there:
-        apart = [one for one in (*first.samples, *second.samples) if (one in here) != (one in there)]
-        raise RequestError(
-            f"{first.folder} and {second.folder} hold different samples ({len(here)} and {len(there)}; in one alone: "
-            f"{first_few(apart)}); run both with the same --max_samples and --analyze_samples"
-        )
-    return list(first.samples)
+def _on_different_data(folders: Sequence[Path], configs: Sequence[dict[str, Any]]) -> RequestError:
+    marks = [config["annotations"]["sha256"] for config in configs]
+    other = next(i for i, mark in enumerate(marks) if mark != marks[0])
+    paths = [config["annotations"]["path"] for config in configs]
+    return RequestError(
+        f"{folders[0]} and {folders[other]} are runs on different data: annotations {paths[0]} ({marks[0][:8]}) and "
+        f"{paths[other]} ({marks[other][:8]}); run both with the same --data_path"
+    )
+
+
+def _same_samples(first: RunColumns, second: FinishedRun, one_model: bool) -> bool:
+    """Return whether two runs hold the same samples; else they must be of one model."""
+    here, there = set(first.ids), second.samples.keys()
+    if here == there:
+        return True
+    if one_model:
+        return False
+    apart = [one for one in (*first.ids, *second.samples) if (one in here) != (one in there)]
+    raise RequestError(
+        f"{first.facts.folder} and {second.folder} hold different samples ({len(here)} and {len(there)}; in one "
+        f"alone: {first_few(apart)}); run both with the same --max_samples and --analyze_samples"
+    )
+
+
+def _annotated(configs: Sequence[dict[str, Any]]) -> tuple[dict[str, Query] | None, Reason | None]:
+    """Return the annotations by id from where any of the runs read them, or why they cannot be had."""
+    mark, options = configs[0]["annotations"]["sha256"], configs[0]["options"]
+    paths = [Path(config["annotations"]["path"]) for config in configs]
+    for path in paths:
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == mark:
+            queries = read_annotations(path, options["dset_name"], options.get("dset_domain"))
+            return {str(query.qid): query for query in queries}, None
+    return None, Reason("labels.moved", {"path": paths[0]})
+
+
+def _unlabelled(known: Mapping[str, Query], ids: Sequence[str]) -> Reason | None:
+    missing = sum(not known[one].labelled for one in ids)
+    return Reason("labels.missing", {"missing": missing, "n": len(ids)}) if missing else None
+
+
+def _columns(run: FinishedRun, known: Mapping[str, Query] | None, ids: list[str]) -> RunColumns:
+    """Return what stays of a run, in the order of `ids`."""
+    columns: dict[str, Array] = {}
+    for name in run.samples[ids[0]]:
+        scale = next((scale for start, scale in _MEASURES.items() if name.startswith(start)), None)
+        gate = name.startswith("layer") and name.endswith(tuple(GATE_FIGURES.values()))
+        column = column_of(run, ids, name, complete=gate) if gate or scale is not None else None
+        if column is not None and not np.isnan(column).all():
+            columns[name] = (1.0 if scale is None else scale) * column
+    lines = [run.lines[one] for one in ids]
+    options, scores = run.config["options"], None
+    if known is not None:
+        judged = benchmark_of(options["dset_name"])
+        scores = judged.score(lines, [known[one] for one in ids], float(options["clip_length"]))
+    return RunColumns(
+        facts=facts_of(run),
+        what=_what(run),
+        ids=ids,
+        qids=[line["qid"] for line in lines],
+        vids=[run.samples[one]["vid"] for one in ids],
+        columns=columns,
+        metrics={} if scores is None else scores.columns,
+        ap=None if scores is None else scores.ap,
+        predicted=predicted(lines),
+    )
 
 
 def _what(run: FinishedRun) -> dict[str, Any]:
@@ -208,100 +228,83 @@ def _what(run: FinishedRun) -> dict[str, Any]:
         "trained_gating_type": run.config["gating"]["trained_as"],
         "num_layers": run.num_layers,
         "legacy_batches": run.config.get("batches", {}).get("legacy"),
+        "annotations": Path(run.config["annotations"]["path"]).name,
     }
 
 
-def _gates(
-    pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str], clusters: Sequence[str], settings: dict[str, Any]
-) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    differences: list[Array] = []
-    for layer in range(max(run.num_layers for run in pair)):
-        for kind in GATES:
-            for figure, suffix in GATE_FIGURES.items():
-                columns = [_column(run, ids, f"layer{layer}_{kind}_{suffix}") for run in pair]
-                if all(column is None for column in columns):
-                    continue
-                means = [None if column is None else _mean(column) for column in columns]
-                row: dict[str, Any] = {"layer": layer, "kind": kind, "figure": figure}
-                row |= {"first": means[0], "second": means[1], "difference": None, "reason": None}
-                if columns[0] is None or columns[1] is None:
-                    row["reason"] = Reason("compared.only_one")
-                else:
-                    row["difference"] = len(differences)  # its place among the intervals, put in below
-                    differences.append(columns[1] - columns[0])
-                rows.append(row)
-    if differences:
-        intervals = paired_bootstrap(np.stack(differences, axis=1), clusters, **settings)
-        for row in rows:
-            if row["difference"] is not None:
-                row["difference"] = intervals[row["difference"]]
-    return rows
+def _metrics(tables: GroupTable, read: Sequence[RunColumns], reason: Reason | None, margin: float) -> dict[str, Any]:
+    """Return "metrics" and "ranking"."""
+    names = list(read[0].metrics)
+    if not names:
+        return {"ranking": None, "metrics": {"available": False, "reason": reason, "primary": None, "rows": []}}
+    primary = benchmark_of(str(read[0].facts.options["dset_name"])).primary
+    rows = rows_of(tables, [run.metrics for run in read], names, bounds=[PERCENT] * len(names))
+    found = [{"metric": name, **row} for name, row in zip(names, rows, strict=True)]
+    # The primary metric was stated beforehand: the comparisons of groups in it are a table of their own.
+    _control([row for row in found if row["metric"] == primary])
+    _control([row for row in found if row["metric"] != primary])
+    for row in found:
+        for one in row["differences"]:
+            settings = {"margin": margin, "adjusted_p": one["adjusted_p"], "df": one["df"]}
+            one["verdict"] = verdict_of(one["difference"], **settings)
+    first = next(row for row in found if row["metric"] == primary)
+    shares = tables.best_shares([run.metrics for run in read], primary)
+    return {
+        "ranking": ranking_of(first, shares),
+        "metrics": {"available": True, "reason": None, "primary": primary, "rows": found},
+    }
 
 
-def _column(run: FinishedRun, ids: Sequence[str], name: str) -> Array | None:
-    """Return a column of samples.csv (N,), NaN where a cell is empty or infinite; None if there is no such column."""
-    if any(name not in run.samples[one] for one in ids):
-        return None
-    try:
-        values = np.array([float(run.samples[one][name] or "nan") for one in ids])
-    except ValueError as error:
-        raise DataError(f"{run.folder / 'samples.csv'}, column {name}: {error}; run that analysis again") from None
-    unknown = int((~np.isfinite(values)).sum())
-    if unknown:
-        logger.warning("%s: %d of %d samples have no %s", run.folder / "samples.csv", unknown, len(ids), name)
-    return np.where(np.isfinite(values), values, np.nan)
+def _control(rows: Sequence[dict[str, Any]]) -> None:
+    """Add "adjusted_p" and "significant" to the differences of a table, Benjamini-Hochberg over all of them."""
+    given = [one for row in rows for one in row["differences"]]
+    control = false_discovery([one["difference"]["p"] if one["difference"] else None for one in given])
+    for one, p, stands in zip(given, control["adjusted"], control["significant"], strict=True):
+        one |= {"adjusted_p": p, "significant": stands}
 
 
-def _mean(column: Array) -> float | None:
-    known = column[~np.isnan(column)]
-    return float(known.mean()) if known.size else None
-
-
-def _metrics(
-    pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str], clusters: Sequence[str], settings: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, Array]]:
-    queries, reason = _labelled(pair, ids)
-    if queries is None:
-        return {"available": False, "reason": reason, "rows": []}, {}
-    scores = [
-        benchmark_of(run.config["options"]["dset_name"]).score(
-            [run.lines[one] for one in ids], queries, float(run.config["options"]["clip_length"])
-        )
-        for run in pair
+def _measures(tables: GroupTable, read: Sequence[RunColumns]) -> list[dict[str, Any]]:
+    names = [
+        name for name in dict.fromkeys(n for run in read for n in run.columns) if name.startswith(tuple(_MEASURES))
     ]
-    names = list(scores[0].columns)
-    table = np.stack([scores[1].columns[name] - scores[0].columns[name] for name in names], axis=1)
-    intervals = paired_bootstrap(table, clusters, bounds=[POINTS] * len(names), **settings)
-    control = false_discovery([interval["p"] for interval in intervals])
-    rows = [
-        {
-            "metric": name,
-            "first": float(scores[0].columns[name].mean()),
-            "second": float(scores[1].columns[name].mean()),
-            "difference": intervals[i],
-            "adjusted_p": control["adjusted"][i],
-            "significant": control["significant"][i],
-        }
-        for i, name in enumerate(names)
+    rows = rows_of(tables, [run.columns for run in read], names)
+    found = [{"measure": name, **row} for name, row in zip(names, rows, strict=True)]
+    _control(found)
+    return found
+
+
+def _gates(tables: GroupTable, read: Sequence[RunColumns]) -> list[dict[str, Any]]:
+    layers = max(run.what["num_layers"] for run in read)
+    keys = [(layer, kind, figure) for layer in range(layers) for kind in GATES for figure in GATE_FIGURES]
+    columns = {key: f"layer{key[0]}_{key[1]}_{GATE_FIGURES[key[2]]}" for key in keys}
+    keys = [key for key in keys if any(columns[key] in run.columns for run in read)]
+    rows = rows_of(tables, [run.columns for run in read], [columns[key] for key in keys])
+    return [
+        {"layer": layer, "kind": kind, "figure": figure, **row}
+        for (layer, kind, figure), row in zip(keys, rows, strict=True)
     ]
-    per_query = {"AP_first": scores[0].ap, "AP_second": scores[1].ap, "AP_difference": scores[1].ap - scores[0].ap}
-    if scores[0].best_iou is not None and scores[1].best_iou is not None:
-        per_query |= {"best_iou_first": scores[0].best_iou, "best_iou_second": scores[1].best_iou}
-    return {"available": True, "reason": None, "rows": rows}, per_query
 
 
-def _labelled(pair: tuple[FinishedRun, FinishedRun], ids: Sequence[str]) -> tuple[list[Query] | None, Reason | None]:
-    """Return the annotations of `ids` from where either run read them, or why they cannot be had."""
-    mark = pair[0].config["annotations"]["sha256"]
-    options = pair[0].config["options"]
-    paths = [Path(run.config["annotations"]["path"]) for run in pair]
-    for path in paths:
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == mark:
-            known = {str(q.qid): q for q in read_annotations(path, options["dset_name"], options.get("dset_domain"))}
-            queries = [known[one] for one in ids]
-            unlabelled = sum(not query.labelled for query in queries)
-            if unlabelled:
-                return None, Reason("labels.missing", {"missing": unlabelled, "n": len(queries)})
-            return queries, None
-    return None, Reason("labels.moved", {"path": paths[0]})
+def _predictions(tables: GroupTable, read: Sequence[RunColumns], settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how predictions of two runs differ, on the mean over the pairs of runs, of two groups and within each."""
+    found = []
+    for g, h in combinations_with_replacement(range(len(tables.groups)), 2):
+        one, other = tables.groups[g], tables.groups[h]
+        pairs = list(combinations(one.runs, 2) if g == h else product(one.runs, other.runs))
+        if not pairs:
+            continue
+        changes = [read[i].predicted.changes(read[j].predicted) for i, j in pairs]
+        table = np.stack([np.mean([change[key] for change in changes], axis=0) for key in CHANGE_BOUNDS], axis=1)
+        intervals = paired_bootstrap(table, tables.clusters[0], bounds=list(CHANGE_BOUNDS.values()), **settings)
+        record: dict[str, Any] = {"first": one.name, "second": other.name, "n_pairs": len(pairs)}
+        found.append(record | {key: without_test(i) for key, i in zip(CHANGE_BOUNDS, intervals, strict=True)})
+    return found
+
+
+def _queries(read: Sequence[RunColumns], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return query by query what each run scores; without labels, which query it is."""
+    scored = {name: run.ap for name, run in zip(names, read, strict=True) if run.ap is not None}
+    return [
+        {"id": qid, "vid": vid, "AP": {name: float(ap[i]) for name, ap in scored.items()}}
+        for i, (qid, vid) in enumerate(zip(read[0].qids, read[0].vids, strict=True))
+    ]

@@ -13,7 +13,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(64)
 _PANELS = 16
 
 
-def t_cdf(t: float, df: int) -> float:
+def t_cdf(t: float, df: float) -> float:
     """Return P(T <= t) for Student's t with `df` degrees of freedom, to about 1e-12.
 
     With t = sqrt(df) tan(a) the density becomes c cos(a)^(df - 1), smooth on a finite range.
@@ -29,8 +29,8 @@ def t_cdf(t: float, df: int) -> float:
     return max(tail, 0.0) if t < 0 else min(1.0 - tail, 1.0)
 
 
-@lru_cache(maxsize=1024)
-def t_quantile(probability: float, df: int) -> float:
+@lru_cache(maxsize=8192)
+def t_quantile(probability: float, df: float) -> float:
     """Return t with P(T <= t) = `probability`, by bisection."""
     if not 0 < probability < 1:
         raise ValueError(f"probability is {probability}; expected a number between 0 and 1")
@@ -41,5 +41,7 @@ def t_quantile(probability: float, df: int) -> float:
         high *= 2
     for _ in range(100):
         middle = (low + high) / 2
+        if middle in (low, high):  # neighbours: there is nothing between them
+            break
         low, high = (middle, high) if t_cdf(middle, df) < probability else (low, middle)
     return (low + high) / 2

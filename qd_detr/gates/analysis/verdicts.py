@@ -32,13 +32,16 @@ class Verdict(TypedDict):
     effective_n: float | None  # as many unrelated queries would tell as much
 
 
-def verdict_of(effect: Interval, *, margin: float = MARGIN_POINTS, adjusted_p: float | None = None) -> Verdict:
+def verdict_of(
+    effect: Interval, *, margin: float = MARGIN_POINTS, adjusted_p: float | None = None, df: float | None = None
+) -> Verdict:
     """Return the verdict on an effect; interval and test must agree.
 
     Args:
         effect: with audio minus without, or any difference in which more is better.
         margin: an effect within (-margin, margin) counts as none; the metric's own unit.
         adjusted_p: p after the control of the table that the effect stands in; its own p if None.
+        df: degrees of freedom of its standard error; None: one fewer than source videos.
     """
     if not margin > 0:
         raise ValueError(f"margin is {margin}; expected more than 0")
@@ -62,25 +65,25 @@ def verdict_of(effect: Interval, *, margin: float = MARGIN_POINTS, adjusted_p: f
         "size": size,
         "reason_key": reason,
         "rough": effect["reason_key"] == "few_clusters",
-        "minimum_detectable": minimum_detectable(effect),
+        "minimum_detectable": minimum_detectable(effect, df=df),
         "design_effect": effect["design_effect"],
         "effective_n": effect["n"] / effect["design_effect"] if effect["design_effect"] else None,
     }
 
 
-def minimum_detectable(effect: Interval, power: float = POWER) -> float | None:
+def minimum_detectable(effect: Interval, power: float = POWER, df: float | None = None) -> float | None:
     """Return the effect at which a two-sided test at the interval's level would reject with `power`.
 
-    (t_{1 - alpha/2} + t_power) SE, t with C - 1 degrees of freedom (Bloom 1995, Evaluation Review 19(5)); None where
-    there is no standard error. Where a query changes by `change_size` m or not at all (right or wrong), an effect d
-    is d / m more of the queries that change, and these scatter too: SE^2 grows by d (m - d) times design effect / n
-    (as in tests of proportions; Connor 1987, Biometrics 43(1)), and with it the room for one more cluster, of whose
-    standardised contributions the largest of C has a square of about 2 ln C.
+    (t_{1 - alpha/2} + t_power) SE, t with `df` degrees of freedom, C - 1 if None (Bloom 1995, Evaluation Review 19(5));
+    None where there is no standard error. Where a query changes by `change_size` m or not at all (right or wrong), an
+    effect d is d / m more of the queries that change, and these scatter too: SE^2 grows by d (m - d) times design
+    effect / n (as in tests of proportions; Connor 1987, Biometrics 43(1)), and with it the room for one more cluster,
+    of whose standardised contributions the largest of C has a square of about 2 ln C.
     """
     error, n_clusters, size = effect["standard_error"], effect["n_clusters"], effect["change_size"]
     if error is None or n_clusters < 2:
         return None
-    df = n_clusters - 1
+    df = n_clusters - 1 if df is None else df
     reach = t_quantile((1 + effect["level"]) / 2, df) + t_quantile(power, df)
     if size is None or effect["design_effect"] is None:
         return reach * error

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from qd_detr.gates.figures.runs import GroupOfRuns, RunsData, plot_runs
+from qd_detr.gates.figures.style import FigureScale
 from qd_detr.gates.figures.trends import (
     AlignmentData,
     DoseData,
@@ -133,28 +135,38 @@ def _short(metric: str) -> str:
     )
 
 
-def comparison_figure(comparison: dict[str, Any]) -> Figure | None:
-    """Return the forest plot of two runs' differences in metrics, None without metrics."""
-    rows = [row for row in comparison["metrics"]["rows"] if row["difference"] and row["difference"]["low"] is not None]
-    if not rows:
+def comparison_figure(comparison: dict[str, Any], lang: str = "en") -> Figure | None:
+    """Return every run by the primary metric, with the differences between groups; None without metrics."""
+    ranking = comparison["ranking"]
+    if ranking is None:
         return None
-    effects = [
-        Effect(
-            row["metric"],
-            row["difference"]["estimate"],
-            row["difference"]["low"],
-            row["difference"]["high"],
-            row["difference"]["n"],
-        )
-        for row in rows
-    ]
-    return plot_effects(
-        EffectsData(
-            effects,
-            x_label="second minus first (percent points)",
-            caption=f"n = {comparison['n_queries']} queries of {comparison['n_source_videos']} source videos; 95 % intervals.",
-            title="Two runs compared",
-            better="second better",
-            worse="first better",
-        )
+
+    def end(interval: dict[str, Any], side: str) -> float:
+        return np.nan if interval[side] is None else float(interval[side])
+
+    row = next(row for row in comparison["metrics"]["rows"] if row["metric"] == ranking["metric"])
+    data = RunsData(
+        metric=ranking["metric"],
+        groups=[
+            GroupOfRuns(
+                name=one["group"],
+                mean=one["mean"],
+                low=end(one["interval"], "low"),
+                high=end(one["interval"], "high"),
+                runs=list(one["runs"].items()),
+            )
+            for one in ranking["order"]
+        ],
+        differences=[
+            (
+                (one["first"], one["second"]),
+                Effect("", *(one["difference"][key] for key in ("estimate", "low", "high"))),
+            )
+            for one in row["differences"]
+            if one["difference"]["low"] is not None
+        ],
+        n_queries=comparison["n_queries"],
+        n_videos=comparison["n_source_videos"],
+        level=comparison["bootstrap"]["level"],
     )
+    return plot_runs(data, FigureScale(language=lang))
