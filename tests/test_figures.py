@@ -13,6 +13,7 @@ import matplotlib
 import numpy as np
 import pytest
 from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -394,3 +395,23 @@ def test_figures_show_as_many_gates_as_a_fusion_has(taken: dict[str, str], monke
             shown = "\n".join(text.get_text() for text in figure.findobj(Text))
             assert all(title in shown for title in titles)
             assert ("FFN gate" in shown) == ("ffn" in taken)
+
+
+def test_text_is_drawn_as_matplotlib_draws_it_to_the_pixel(tmp_path: Path) -> None:
+    with style.house_style():
+        figure = style.new_figure(1.2, 3.0)
+        axes = figure.add_axes((0.2, 0.3, 0.7, 0.5))
+        axes.set_ylabel("rotated")
+        axes.plot([0.1, 0.237], [0.4, 0.9])
+        for place in range(40):  # at forty places within a pixel, twice each: drawn, and taken from what is kept
+            for line in ("-0.53 (0.81)", "AVAT fi 1,550"):
+                figure.text(
+                    0.01 + place / 1033, 0.9 - place / 731, line, size=6 + place % 3, weight=(400, 700)[place % 2]
+                )
+        figure.canvas.draw()
+        drawn = np.array(figure.canvas.buffer_rgba())  # type: ignore[attr-defined]
+        plain = FigureCanvasAgg(figure)
+        plain.draw()
+        assert np.array_equal(drawn, np.asarray(plain.buffer_rgba()))
+        path = style.save_figure(figure, tmp_path / "a.png")
+    assert np.array_equal(np.asarray(Image.open(path).convert("RGBA")), drawn)

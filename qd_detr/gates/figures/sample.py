@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from qd_detr.gates.figures.rendering import GlyphCanvas, write_png
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.sample_key import LayoutKey, StillKey
 from qd_detr.gates.figures.sample_layout import SampleLayout
-from qd_detr.gates.figures.style import SAMPLE_DPI, FigureScale, house_style, in_house_style, save_figure, write_png
+from qd_detr.gates.figures.style import SAMPLE_DPI, FigureScale, house_style, in_house_style, save_figure
 
 _KEPT_LAYOUTS = 8
 _KEPT_BACKGROUNDS = 4  # of each layout; about 4 MB each
@@ -62,7 +62,7 @@ class SampleFigureWriter:
             write_png(self._draw(data), path)
         return path
 
-    def _draw(self, data: SampleData) -> FigureCanvasAgg:
+    def _draw(self, data: SampleData) -> GlyphCanvas:
         key, still = LayoutKey.of(data), StillKey.of(data, self.scale)
         if key not in self._layouts:
             self._layouts[key] = (SampleLayout(key, self.scale, self.dpi), OrderedDict())
@@ -71,7 +71,7 @@ class SampleFigureWriter:
             self._layouts.popitem(last=False)
         layout, backgrounds = self._layouts[key]
         canvas = layout.figure.canvas
-        assert isinstance(canvas, FigureCanvasAgg)
+        assert isinstance(canvas, GlyphCanvas)
         layout.set_still(still)
         try:
             layout.update(data)
@@ -91,7 +91,7 @@ class SampleFigureWriter:
         return canvas
 
     @staticmethod
-    def _background(layout: SampleLayout, canvas: FigureCanvasAgg) -> object:
+    def _background(layout: SampleLayout, canvas: GlyphCanvas) -> object:
         for artist in layout.moving:
             artist.set_visible(False)
         canvas.draw()

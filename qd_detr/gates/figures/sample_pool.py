@@ -22,7 +22,7 @@ from pathlib import Path
 from qd_detr.gates.errors import RunError
 from qd_detr.gates.figures.sample import SampleFigureWriter
 from qd_detr.gates.figures.sample_data import SampleData
-from qd_detr.gates.figures.style import SAMPLE_DPI, FigureScale
+from qd_detr.gates.figures.style import SAMPLE_DPI, FigureScale, house_style
 
 _WRITTEN = b"."  # a worker's answer to a figure; an error, pickled, never begins so
 
@@ -157,18 +157,19 @@ def _serve() -> None:
     answers = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not print into the answers
     writer = SampleFigureWriter()
-    while True:
-        try:
-            data, path, *how = pickle.load(sys.stdin.buffer)
-        except (EOFError, pickle.UnpicklingError):  # the parent is done, or was killed at half a sample
-            return
-        try:
-            writer = SampleFigureWriter(*how) if how else writer
-            writer.write(data, path)
-        except Exception as error:
-            os.write(answers, pickle.dumps((_portable(error), traceback.format_exc())))
-            return
-        os.write(answers, _WRITTEN)
+    with house_style():
+        while True:
+            try:
+                data, path, *how = pickle.load(sys.stdin.buffer)
+            except (EOFError, pickle.UnpicklingError):  # the parent is done, or was killed at half a sample
+                return
+            try:
+                writer = SampleFigureWriter(*how) if how else writer
+                writer.write(data, path)
+            except Exception as error:
+                os.write(answers, pickle.dumps((_portable(error), traceback.format_exc())))
+                return
+            os.write(answers, _WRITTEN)
 
 
 def _portable(error: Exception) -> Exception | None:
