@@ -14,9 +14,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from qd_detr.gates.model.architecture import Architecture
+from qd_detr.gates.model.architecture import OPTION_FIELDS, Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 from tests.browser import NAMES, Browser, browser_path
+from tests.tiny_run import tiny_options
 
 # Models this small are fastest on one thread, most of all where tests share their cores with others; the processes that
 # tests start inherit it.
@@ -118,32 +119,12 @@ def tiny_batch() -> Callable[..., dict[str, Any]]:
     return build
 
 
-def tiny_options(gating_type: str = "clipwise", **changes: Any) -> dict[str, Any]:
+def legacy_options(gating_type: str = "clipwise", **changes: Any) -> dict[str, Any]:
     """Return the options under which legacy training would have made the tiny model."""
-    return {
-        "dset_name": "hl",
-        "hidden_dim": 16,
-        "nheads": 2,
-        "fusion_layers": 2,
-        "fusion_n_heads": 2,
-        "enc_layers": 2,
-        "dec_layers": 2,
-        "dim_feedforward": 12,
-        "num_queries": 3,
-        "max_q_l": 6,
-        "max_v_l": 75,
-        "clip_length": 2,
-        "n_input_proj": 2,
-        "use_txt_pos": False,
-        "use_avigate_custom": True,
-        "gating_type": gating_type,
-        "v_feat_dirs": ["../v"],
-        "t_feat_dir": "../t",
-        "a_feat_dir": "../a",
-        "t_feat_dim": 4,
-        "a_feat_dim": 5,
-        **changes,
-    }
+    sizes = {option: TINY[field] for option, field in OPTION_FIELDS.items() if field in TINY}
+    data = {"v_feat_dirs": ["../v"], "t_feat_dir": "../t", "a_feat_dir": "../a", "t_feat_dim": 4, "a_feat_dim": 5}
+    more = {"max_v_l": 75, "n_input_proj": 2, "use_txt_pos": False}
+    return tiny_options(**{**sizes, **data, **more, "gating_type": gating_type, **changes})
 
 
 @pytest.fixture
@@ -171,7 +152,7 @@ def legacy_checkpoint(tmp_path: Path, tiny_model: Callable[..., QDDETR]) -> Call
         namespace = None
         if options is not None:
             given = {"gating_type": gating_type, "device": torch.device("cpu"), **options}
-            namespace = argparse.Namespace(**tiny_options(**given))
+            namespace = argparse.Namespace(**legacy_options(**given))
         if content is not None:
             saved = content(weights, namespace)
         else:

@@ -11,28 +11,15 @@ from qd_detr.gates.data.features import Features, temporal_endpoints
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
+from tests.tiny_run import tiny_options
 
 GATING_TYPES = ("global", "clipwise", "elementwise")
 
 
 def small_model(gating_type="clipwise", layers=2, seed=0):
     torch.manual_seed(seed)
-    sizes = Architecture(
-        video_dim=7,
-        audio_dim=5,
-        text_dim=4,
-        hidden_dim=16,
-        n_heads=2,
-        fusion_layers=layers,
-        fusion_n_heads=2,
-        gating_type=gating_type,
-        enc_layers=1,
-        dec_layers=2,
-        dim_feedforward=24,
-        num_queries=4,
-        max_q_l=8,
-    )
-    model = QDDETR(sizes).eval()
+    options = tiny_options(gating_type=gating_type, fusion_layers=layers, num_queries=4)
+    model = QDDETR(Architecture.from_options(options, video_dim=7, audio_dim=5, text_dim=4)).eval()
     with torch.no_grad():
         for layer in model.fusion.fusion_layers:  # gates far from 0, so that changing them is seen
             for mlp in (layer.gating_function.mlp_mha, layer.gating_function.mlp_ffn):

@@ -578,14 +578,6 @@ class MissingNorm(ForeignFusion):
             layer.norm4 = nn.Identity()
 
 
-class GateMeans(ForeignFusion):
-    """Computes the same up to one detail: the second layer's audio passes no norm."""
-
-    def __init__(self):
-        super().__init__("clipwise")
-        self.fusion_layers[1].norm1.forward = lambda x: x * 1.0
-
-
 class ReturnsATuple(ForeignFusion):
     def forward(self, video_feat, audio_feat, video_mask=None, audio_mask=None):
         return self.run(video_feat, audio_feat, video_mask), None

@@ -5,10 +5,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
 
 from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.batches import QueryDataset, collate, iter_batches, plan_batches
+from qd_detr.gates.data.batches import collate, iter_batches, plan_batches
 from qd_detr.gates.data.features import Features
 from qd_detr.gates.errors import DataError, RequestError
 
@@ -88,14 +87,6 @@ def test_collate_copies_so_that_a_batch_may_be_changed_in_place():
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         collate([])
-
-
-def test_a_data_loader_takes_the_dataset_and_a_plan():
-    dataset = QueryDataset(QUERIES, KnownReader(ITEMS))
-    plain = DataLoader(dataset, batch_size=3, collate_fn=collate)
-    assert [batch["qid"] for batch in plain] == [[1, 2, 3], [4]]
-    planned = DataLoader(dataset, batch_sampler=plan_batches([2, 4, 2, 3], 3), collate_fn=collate)
-    assert [batch["qid"] for batch in planned] == [[1, 3], [2], [4]]
 
 
 def test_batches_come_in_the_order_of_the_plan_with_their_positions():

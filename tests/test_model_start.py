@@ -11,22 +11,6 @@ from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 from tests.conftest import TINY
 
-SAME_NAME = (
-    "hidden_dim",
-    "fusion_layers",
-    "fusion_n_heads",
-    "gating_type",
-    "enc_layers",
-    "dec_layers",
-    "dim_feedforward",
-    "num_queries",
-    "n_input_proj",
-    "max_q_l",
-    "use_txt_pos",
-    "input_dropout",
-    "dropout",
-)
-
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(torch.corrcoef(torch.stack([a.flatten().double(), b.flatten().double()]))[0, 1])
@@ -38,11 +22,9 @@ def test_a_seed_starts_where_the_legacy_run_of_that_seed_started(shared, gating_
     with torch.serialization.safe_globals([argparse.Namespace]):
         content = torch.load(shared / "legacy" / gating_type / "model_best.ckpt", weights_only=True)
     trained, options = content["model"], content["opt"]
-    sizes = {"video_dim": options.v_feat_dim, "audio_dim": options.a_feat_dim, "text_dim": options.t_feat_dim}
+    widths = options.v_feat_dim, options.a_feat_dim, options.t_feat_dim
     torch.manual_seed(options.seed)
-    start = QDDETR(
-        Architecture(**sizes, n_heads=options.nheads, **{name: getattr(options, name) for name in SAME_NAME})
-    ).state_dict()
+    start = QDDETR(Architecture.from_options(vars(options), *widths)).state_dict()
     assert list(start) == list(trained)  # and so an optimizer's state, which goes by position, means the same
     drawn = {name: value for name, value in start.items() if value.numel() > 2 and value.std() > 0}
     assert len(drawn) > 120

@@ -6,6 +6,7 @@ import argparse
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +15,14 @@ from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 
 VIDEO_DIM, AUDIO_DIM, TEXT_DIM = 6, 5, 4  # as stored; the model counts two temporal endpoints more
+
+
+def tiny_options(**changes: Any) -> dict[str, Any]:
+    """Return the options of a tiny model, as legacy training wrote them; `changes` are made to them by name."""
+    sizes = {"hidden_dim": 16, "nheads": 2, "fusion_n_heads": 2, "enc_layers": 1, "dec_layers": 2}
+    sizes |= {"dim_feedforward": 24, "num_queries": 5, "max_q_l": 8}
+    data = {"dset_name": "hl", "max_v_l": 12, "clip_length": 2, "ctx_mode": "video_tef"}
+    return {**sizes, **data, "gating_type": "clipwise", "use_avigate_custom": True, **changes}
 
 
 @dataclass
@@ -50,42 +59,11 @@ def make_tiny_run(
 ) -> TinyRun:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    architecture = Architecture(
-        VIDEO_DIM + 2,
-        AUDIO_DIM + 2,
-        TEXT_DIM,
-        hidden_dim=16,
-        n_heads=2,
-        fusion_layers=layers,
-        fusion_n_heads=2,
-        gating_type=gating_type,
-        enc_layers=1,
-        dec_layers=2,
-        dim_feedforward=24,
-        num_queries=5,
-        max_q_l=8,
-    )
-    model = QDDETR(architecture)
-    options = argparse.Namespace(
-        dset_name="hl",
-        max_q_l=8,
-        max_v_l=12,
-        clip_length=2,
-        v_feat_dirs=["old/slowfast"],
-        t_feat_dir="old/text",
-        a_feat_dir="old/pann",
-        v_feat_dim=VIDEO_DIM,
-        t_feat_dim=TEXT_DIM,
-        a_feat_dim=AUDIO_DIM + 2,
-        ctx_mode="video_tef",
-        nheads=2,
-        fusion_n_heads=2,
-        gating_type=gating_type,
-        use_avigate_custom=True,
-        hidden_dim=16,
-        eval_bsz=4,
-        device=torch.device("cpu"),
-    )
+    options = tiny_options(gating_type=gating_type, v_feat_dirs=["old/slowfast"], t_feat_dir="old/text", eval_bsz=4)
+    widths = VIDEO_DIM + 2, AUDIO_DIM + 2, TEXT_DIM
+    model = QDDETR(Architecture.from_options(options, *widths, fusion_layers=layers))
+    options |= {"a_feat_dir": "old/pann", "v_feat_dim": VIDEO_DIM, "t_feat_dim": TEXT_DIM, "a_feat_dim": AUDIO_DIM + 2}
+    options = argparse.Namespace(**options, device=torch.device("cpu"))
     checkpoint = folder / "run" / "model_best.ckpt"
     checkpoint.parent.mkdir(exist_ok=True)
     torch.save({"model": model.state_dict(), "epoch": 3, "opt": options}, checkpoint)

@@ -25,6 +25,7 @@ from qd_detr.gates.train.loop import Training
 from qd_detr.gates.train.losses import Criterion
 from qd_detr.gates.train.validation import validate
 from qd_detr.gates.weights.checkpoint import FORMAT, build_model, read_checkpoint, resolve
+from tests.tiny_run import tiny_options
 from tests.training.small_runs import (
     BSZ,
     N_TRAIN,
@@ -349,24 +350,8 @@ def test_without_scipy_the_request_is_refused_with_the_way_to_get_it(dataset, tm
 
 def small_model(options: dict, video_dim: int, audio_dim: int, text_dim: int) -> QDDETR:
     torch.manual_seed(options["seed"])
-    return QDDETR(
-        Architecture(
-            video_dim,
-            audio_dim,
-            text_dim,
-            hidden_dim=16,
-            n_heads=2,
-            fusion_layers=1,
-            fusion_n_heads=2,
-            gating_type="clipwise",
-            enc_layers=1,
-            dec_layers=2,
-            dim_feedforward=16,
-            num_queries=3,
-            input_dropout=0.0,
-            dropout=0.0,
-        )
-    )
+    sizes = tiny_options(dim_feedforward=16, num_queries=3, max_q_l=32, fusion_layers=1, input_dropout=0.0, dropout=0.0)
+    return QDDETR(Architecture.from_options(sizes, video_dim, audio_dim, text_dim))
 
 
 def test_one_process_equals_a_plain_training_loop(dataset, tmp_path):

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.features import FeatureIndex, FeatureReader, Features, FloatArray
@@ -73,21 +72,6 @@ def _pad(rows: Sequence[FloatArray]) -> tuple[torch.Tensor, torch.Tensor]:
         padded[place, : len(array)] = array
         mask[place, : len(array)] = 1.0
     return torch.from_numpy(padded), torch.from_numpy(mask)
-
-
-class QueryDataset(Dataset[tuple[Query, Features]]):
-    """The queries and their features, for `DataLoader(dataset, batch_size, collate_fn=collate)`."""
-
-    def __init__(self, queries: Sequence[Query], reader: FeatureReader) -> None:
-        self.queries = list(queries)
-        self.reader = reader
-
-    def __len__(self) -> int:
-        return len(self.queries)
-
-    def __getitem__(self, position: int) -> tuple[Query, Features]:
-        query = self.queries[position]
-        return query, self.reader.read(query)
 
 
 def iter_batches(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,7 +46,21 @@ class Architecture:
     family: str = "base"
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def from_options(
+        cls, options: Mapping[str, Any], video_dim: int, audio_dim: int, text_dim: int, **changes: Any
+    ) -> Architecture:
+        """Return what legacy code builds of these options, by their legacy names, for inputs of these widths."""
+        named = {field: options[option] for option, field in OPTION_FIELDS.items() if option in options}
+        return cls(**{"video_dim": video_dim, "audio_dim": audio_dim, "text_dim": text_dim, **named, **changes})
 
+
+# The fields that an option decides, by its legacy name; the rest are the features', or of a family.
+OPTION_FIELDS = {
+    field.name if field.name != "n_heads" else "nheads": field.name
+    for field in fields(Architecture)
+    if field.name not in ("video_dim", "audio_dim", "text_dim", "contrastive_hdim", "family", "settings")
+}
 GATE_OUTPUT = "fusion.fusion_layers.0.gating_function.mlp_mha.2.weight"
 
 

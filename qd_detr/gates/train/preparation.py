@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
@@ -60,7 +59,8 @@ def prepare(
     if world.first:
         _warn_of_vain_options(options, world)
     _seed(options["seed"])
-    model = QDDETR(_architecture(options, spec)).to(world.device)
+    architecture = Architecture.from_options(options, spec.video_dim, spec.audio_dim, spec.text_dim)
+    model = QDDETR(architecture).to(world.device)
     _seed(options["seed"] + world.rank)  # each process draws its own dropout
     # Rank 0 alone looks: by the time another process did, the folder might be there already.
     directory = world.by_first(
@@ -138,33 +138,6 @@ def _warn_of_vain_options(options: Mapping[str, Any], world: World) -> None:
             options["bsz"],
             2 * world.size,
         )
-
-
-def _architecture(options: Mapping[str, Any], spec: FeatureSpec) -> Architecture:
-    return Architecture(
-        video_dim=spec.video_dim,
-        audio_dim=spec.audio_dim,
-        text_dim=spec.text_dim,
-        n_heads=options["nheads"],
-        **{
-            name: options[name]
-            for name in (
-                "hidden_dim",
-                "fusion_layers",
-                "fusion_n_heads",
-                "gating_type",
-                "enc_layers",
-                "dec_layers",
-                "dim_feedforward",
-                "num_queries",
-                "n_input_proj",
-                "max_q_l",
-                "use_txt_pos",
-                "input_dropout",
-                "dropout",
-            )
-        },
-    )
 
 
 def _seed(seed: int) -> None:

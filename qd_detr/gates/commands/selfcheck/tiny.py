@@ -67,21 +67,8 @@ def tiny_options(gating_type: str) -> dict[str, Any]:
 
 def tiny_model(gating_type: str, seed: int = 0, *, known_gates: bool = False) -> QDDETR:
     """Return a model with seeded random weights; with `known_gates` every gate has its value of `KNOWN_GATES`."""
-    architecture = Architecture(
-        video_dim=2 * planted.D + 2,
-        audio_dim=planted.D + 2,
-        text_dim=planted.D,
-        hidden_dim=HIDDEN_DIM,
-        n_heads=HEADS,
-        fusion_layers=LAYERS,
-        fusion_n_heads=FUSION_HEADS,
-        gating_type=gating_type,
-        enc_layers=1,
-        dec_layers=2,
-        dim_feedforward=32,
-        num_queries=4,
-        max_q_l=16,
-    )
+    widths = 2 * planted.D + 2, planted.D + 2, planted.D
+    architecture = Architecture.from_options(tiny_options(gating_type), *widths)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = QDDETR(architecture)

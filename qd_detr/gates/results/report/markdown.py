@@ -54,12 +54,6 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f} %"
 
 
-def shortened(text: str, most: int = 80) -> str:
-    """Return the text, cut at a word and with an ellipsis if it is longer than `most` characters."""
-    plain = " ".join(text.split())
-    return plain if len(plain) <= most else plain[: most - 1].rsplit(" ", 1)[0] + "…"
-
-
 def _is_number(value: object) -> bool:
     text = str(value).replace(",", "").removesuffix("%").strip().lstrip("+")
     if text in ("-", ""):

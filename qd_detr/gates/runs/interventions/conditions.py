@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.gating import ATTENTION, AUDIO, FFN, FusionFacts, Gate, label_of
+from qd_detr.gates.gating import ATTENTION, AUDIO, FusionFacts, Gate, label_of
 from qd_detr.gates.runs.interventions.edits import BASELINE, Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
 
@@ -28,7 +28,6 @@ def all_off_name(kind: str) -> str:
 
 
 ATTENTION_OFF = all_off_name(ATTENTION.kind)
-FFN_OFF = all_off_name(FFN.kind)
 
 
 @dataclass(frozen=True)
