@@ -145,6 +145,11 @@ EXCHANGEABLE = tuple(name for name, gating in GATING_TYPES.items() if gating.exc
 """Names of the types that weights alone do not tell apart."""
 
 
+def gatings_of_width(width: int, hidden_dim: int) -> tuple[str, ...]:
+    """Return the names of the types whose gates have `width` values at one place in time, as their weights show it."""
+    return tuple(name for name, gating in GATING_TYPES.items() if gating.channels(hidden_dim) == width)
+
+
 def gating_named(name: str) -> GatingType:
     """Return a type of gating by its name.
 

@@ -10,8 +10,9 @@ Everything is checked first, on a trial forward; a refused model is left untouch
 from __future__ import annotations
 
 import logging
+import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from qd_detr.gates.errors import CheckpointError, RequestError, first_few
 from qd_detr.gates.fusion import AVIGATEFusionCustom
-from qd_detr.gates.gating import GATING_TYPES
+from qd_detr.gates.gating import GATING_TYPES, gatings_of_width
 from qd_detr.gates.weights.checkpoint import gating_change_note
 from qd_detr.gates.weights.foreign_calls import CALL_NAMES, ForwardArguments, GraftedFusion
 
@@ -124,12 +125,10 @@ def _rebuilt(name: str, own: nn.Module) -> AVIGATEFusionCustom:
             f"{name} has fusion_layers but is not an AVIGATE fusion as legacy checkpoints have it ({error}); "
             "a fusion of another design cannot be tracked by this tool"
         ) from None
-    elementwise = width == hidden_dim and hidden_dim > 1
+    possible = gatings_of_width(width, hidden_dim) or tuple(GATING_TYPES)
     arguments = ForwardArguments.of(name, own)
     with torch.device("meta"):
-        fusion = GraftedFusion(
-            hidden_dim, hidden_dim, hidden_dim, n_heads, len(layers), "elementwise" if elementwise else "clipwise"
-        )
+        fusion = GraftedFusion(hidden_dim, hidden_dim, hidden_dim, n_heads, len(layers), possible[0])
     fusion.arguments = arguments
     _check_structure(name, own, fusion)
     for layer, their_layer in zip(fusion.layers, layers, strict=True):
@@ -137,9 +136,8 @@ def _rebuilt(name: str, own: nn.Module) -> AVIGATEFusionCustom:
             setattr(layer, leaf, getattr(their_layer, leaf))
         for leaf in _GATE_LEAVES:
             setattr(layer.gating_function, leaf, getattr(their_layer.gating_function, leaf))
-    if not elementwise:
-        observed = _observed_gating_type(own, fusion)
-        fusion.switch_gating_type(observed)
+    if len(possible) > 1:
+        fusion.switch_gating_type(_observed_gating_type(own, fusion, possible))
     fusion.trained_gating_type = fusion.gating_type
     _prove_equal(name, own, fusion)
     _tell_lost_dropout(name, own, fusion)
@@ -177,8 +175,8 @@ def _check_structure(name: str, own: nn.Module, fusion: AVIGATEFusionCustom) -> 
         )
 
 
-def _observed_gating_type(own: nn.Module, fusion: GraftedFusion) -> str:
-    """Return "global" or "clipwise" by how many gates per sample the user's fusion computes for several clips."""
+def _observed_gating_type(own: nn.Module, fusion: GraftedFusion, possible: Sequence[str]) -> str:
+    """Return which of the possible types it is by how many gates the user's fusion computes for several clips."""
     rows: list[int] = []
     mlp = fusion.layers[0].gating_function.mlp_mha
     with _quiet(own):
@@ -188,13 +186,16 @@ def _observed_gating_type(own: nn.Module, fusion: GraftedFusion) -> str:
             _call(own, fusion)
         finally:
             handle.remove()
-    if rows == [len(video)]:
-        return "global"
-    if rows == [len(video) * _TRIAL_CLIPS]:
-        return "clipwise"
+    numbers = {
+        name: len(video) * math.prod(GATING_TYPES[name].shape(_TRIAL_CLIPS, fusion.hidden_dim)) for name in possible
+    }
+    for name, number in numbers.items():
+        if rows == [number]:
+            return name
+    expected = " or ".join(f"{number} ({name})" for name, number in numbers.items())
     raise CheckpointError(
-        f"in a trial forward of {len(video)} samples with {_TRIAL_CLIPS} clips the first gate had {rows} values; expected "
-        f"{len(video)} (global) or {len(video) * _TRIAL_CLIPS} (clipwise)"
+        f"in a trial forward of {len(video)} samples with {_TRIAL_CLIPS} clips the first gate had {rows} values; "
+        f"expected {expected}"
     )
 
 

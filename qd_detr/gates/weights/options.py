@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 from qd_detr.gates.data.datasets import DATASET_NAMES
 from qd_detr.gates.errors import CheckpointError, MissingFileError, RequestError
 from qd_detr.gates.files import read_json
-from qd_detr.gates.gating import GATING_TYPES, gating_named
+from qd_detr.gates.gating import GATING_TYPES, gating_named, gatings_of_width
 from qd_detr.gates.model.architecture import Architecture, gate_width, sizes_from_weights
 
 DEFAULTS: dict[str, Any] = {
@@ -317,17 +317,19 @@ def _trained_gating_type(
         raise RequestError(
             f"the option gating_type ({origins['gating_type']}) is {stated!r:.100}; expected one of {tuple(GATING_TYPES)}"
         )
-    if width == hidden_dim and hidden_dim > 1:
-        if stated != "elementwise" and origins["gating_type"] != "default":
+    by_weights = gatings_of_width(width, hidden_dim)
+    if len(by_weights) == 1:
+        if stated not in by_weights and origins["gating_type"] != "default":
             disagreements.append(
-                f"gating_type: {stated!r} ({origins['gating_type']}), 'elementwise' by the weights; taken: weights"
+                f"gating_type: {stated!r} ({origins['gating_type']}), {by_weights[0]!r} by the weights; taken: weights"
             )
         origins["gating_type"] = "weights"
-        return "elementwise"
-    if stated == "elementwise":
+        return by_weights[0]
+    if by_weights and stated not in by_weights:
+        numbers = "is a single number" if width == 1 else f"has {width} numbers"
         raise CheckpointError(
-            f"the options say gating_type = 'elementwise' ({origins['gating_type']}), but each gate of these weights "
-            "is a single number, so they were trained as global or clipwise, and nothing tells which; give options "
+            f"the options say gating_type = {stated!r} ({origins['gating_type']}), but each gate of these weights "
+            f"{numbers}, so they were trained as {' or '.join(by_weights)}, and nothing tells which; give options "
             "that do with --config_path"
         )
     return stated

@@ -20,6 +20,7 @@ from typing import Any
 from torch import Tensor
 
 from qd_detr.gates.errors import CheckpointError, first_few
+from qd_detr.gates.gating import GATING_TYPES
 from qd_detr.gates.model.architecture import GATE_OUTPUT
 from qd_detr.gates.model.families import BASE, FAMILIES, Family, family_named
 
@@ -183,11 +184,13 @@ def _refuse(weights: Mapping[str, Tensor]) -> None:
 def _with_the_keys_of_the_base(weights: Mapping[str, Tensor], options: Sequence[Mapping[str, Any]]) -> list[str]:
     last = weights.get(GATE_OUTPUT)  # without it, that it is missing is told where sizes are read
     wide = last is not None and last.dim() > 0 and last.shape[0] > 1
-    stated = "elementwise" if wide else next((one["gating_type"] for one in options if "gating_type" in one), None)
+    possible = {gating.name for gating in GATING_TYPES.values() if gating.per_channel == wide}
+    stated = next((one["gating_type"] for one in options if "gating_type" in one), None)
+    possible = possible & {stated} if stated in possible else possible
     return [
         name
         for name, family in FAMILIES.items()
-        if family.untrained is not None and (family.gating_type is None or stated in (None, family.gating_type))
+        if family.untrained is not None and (family.gating_type is None or family.gating_type in possible)
     ]
 
 

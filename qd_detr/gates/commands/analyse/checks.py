@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.data.annotations import Query, read_annotations, select_queries
+from qd_detr.gates.data.datasets import dataset_of
 from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, check_samples, open_samples
 from qd_detr.gates.errors import RequestError, first_few
@@ -70,9 +71,10 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
 
     settings = settings_of(checkpoint, recognition, config, gating_type=request.gating_type)
     spec = FeatureSpec.from_options(settings.options, settings.architecture)
-    if request.timeline and spec.dset_name == "tvsum":
+    if request.timeline and not dataset_of(spec.dset_name).moments:
         raise RequestError(
-            "--timeline shows what made the predicted windows, and a TVSum model is trained on saliency alone; leave it out"
+            "--timeline shows what made the predicted windows, and on this data set a model is trained on "
+            "saliency alone; leave it out"
         )
     every_query = read_annotations(request.data_path, spec.dset_name, spec.dset_domain)
     chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
