@@ -101,7 +101,8 @@ class SampleData:
         if not self.gating.per_channel and gate.size == rows:
             return gate.reshape(rows)
         if self.gating.per_channel and gate.shape[-2:-1] == (rows,) and gate.size == rows * gate.shape[-1]:
-            return gate.reshape(rows, gate.shape[-1])
+            # Channels are drawn over time: one gate for the whole sequence stands at every clip.
+            return np.broadcast_to(gate.reshape(rows, gate.shape[-1]), (n, gate.shape[-1]))
         raise ValueError(
             f"sample {self.sample_id}, layer {layer_idx}: a {self.gating_type} {kind} gate of {n} clips "
             f"cannot have the shape {gate.shape}"

@@ -65,7 +65,7 @@ class SampleLayout:
         heading = MARGIN_IN + key.n_query_lines * QUERY_LINE_IN + (0.06 if key.n_query_lines else 0)
         top = heading + 2 * _FACT_LINE_IN + 0.02
         time_axis = 0.3 if heights else 0.0
-        compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if not key.gating.per_clip else 0.0
+        compact = TITLE_IN + _GLOBAL_ROW_IN * key.n_layers + 0.4 if key.gating.form == "global" else 0.0
         panels = sum(height + _title_in(name) + GAP_IN for name, height in heights.items())
         caption = style.caption_lines(self.texts, _footnote(key, self.texts))
         total = top + panels + time_axis + compact + style.caption_height(caption)
