@@ -110,3 +110,11 @@ def _sides(
             }
         )
     return records
+
+
+def groups_of_videos(records: list[dict[str, Any]]) -> dict[str, str] | None:
+    """Return {vid: "open" or "closed"} by the gates, from `group_effects`; None with one group."""
+    gates = next((record for record in records if record["of"] == "gates"), None)
+    if gates is None or gates["threshold"] is None:
+        return None
+    return {vid: side for side in ("open", "closed") for vid in gates[side]["vids"]}
