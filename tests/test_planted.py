@@ -8,11 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from qd_detr.gates import planted
+from qd_detr.gates.analysis.planted_truth import auc, planted_findings, raw_audio_scores
 from qd_detr.gates.data.annotations import read_annotations
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.evaluation import evaluate
@@ -51,6 +53,30 @@ def test_more_videos_leave_the_first_ones_as_they_are(dataset, tmp_path):
     features = [name for name in few if name.endswith((".npz", ".npy"))]
     assert len(features) == 4 * 42
     assert all(more[name] == few[name] for name in features)
+
+
+def test_with_both_heard_the_louder_place_is_meant_and_no_threshold_parts_the_places(tmp_path):
+    videos = planted.generate(tmp_path / "both", seed=5, n_train=120, n_val=3, both_heard=True)
+    truth = json.loads((tmp_path / "both" / planted.TRUTH_FILE).read_text())
+    assert truth["both_heard"] is True
+    meant, rival = [], []
+    for video in (one for one in videos if one.lookalike):
+        sound = np.load(tmp_path / "both" / planted.A_FEAT_DIR / f"{video.vid}.npy").astype(np.float64)
+        inside = np.zeros(video.clips, dtype=bool)
+        places = [
+            slice(*(second // planted.CLIP_LENGTH_S for second in one)) for one in (video.window, video.lookalike)
+        ]
+        for place in places:
+            inside[place] = True
+        elsewhere = sound[~inside].mean(axis=0)
+        sizes = [np.linalg.norm(sound[place].mean(axis=0) - elsewhere) for place in places]
+        meant.append(sizes[0])
+        rival.append(sizes[1])
+    difference = np.array(meant) - np.array(rival)
+    assert len(difference) == 41
+    assert (difference > 0.2).all()
+    assert 0.85 < auc(meant + rival, [True] * len(meant) + [False] * len(rival)) < 0.96
+    assert min(meant) < max(rival) - 0.2
 
 
 def test_truth_and_annotations_agree_and_every_kind_has_its_third(dataset):
@@ -177,3 +203,26 @@ def test_a_folder_that_stands_where_the_data_are_made_is_left_alone(tmp_path: Pa
         planted.generate(tmp_path / "data", n_train=3, n_val=3)
     assert kept.read_text() == "mine"
     assert not (tmp_path / "data").exists()
+
+
+def row(qid: int, injection: float) -> SimpleNamespace:
+    gates = [SimpleNamespace(injection_mean=injection)]
+    return SimpleNamespace(sample_id=qid, gates={"attention": gates})
+
+
+def test_what_was_planted_is_held_against_share_injection_and_the_raw_audio():
+    kinds = {1: "useful", 2: "useful", 3: "misleading", 4: "irrelevant"}
+    rows = [row(1, 0.1), row(2, 0.9), row(3, 0.5), row(4, 0.2), row(9, 9.0)]
+    audio = {1: [1.0, 0.0], 2: [2.0, 1.0], 3: [0.0, 0.5], 4: [-1.0, 0.5]}
+    raw = {qid: np.array(one) for qid, one in audio.items()}
+    found = planted_findings(rows, kinds, {1: 0.6, 2: None, 3: 0.1, 4: 0.2}, raw)
+    assert (found["n"], found["share_n"]) == (4, 3)
+    # useful 0.6 against 0.1 and 0.2; injection 0.1 and 0.9 against 0.5 and 0.2
+    assert (found["share_auc"], found["auc"], found["raw_audio_auc"]) == (1.0, 0.5, 1.0)
+    # Video 1 by the others: means (2, 1) and (-0.5, 0.5), direction (2.5, 0.5), middle (0.75, 0.75)
+    scores = raw_audio_scores(np.array(list(audio.values())), np.array([True, True, False, False]))
+    assert scores[0] == pytest.approx(2.5 * 0.25 - 0.5 * 0.75)
+    assert found["kinds"]["useful"] == {"n": 2, "share": 0.6, "injection": 0.5}
+    without = planted_findings(rows, kinds, None, raw)
+    assert (without["share_n"], without["share_auc"], without["kinds"]["useful"]["share"]) == (0, None, None)
+    assert planted_findings(rows[1:4], kinds, None, raw)["raw_audio_auc"] is None

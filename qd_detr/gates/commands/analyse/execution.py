@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
@@ -84,7 +86,7 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
         findings.sections["alignment"] = alignment.readout(request.seed, _groups(findings))
         if request.timeline:
             columns |= add_timeline(prepared, findings, tree, timelines_of(prepared, journal, history))
-        _add_planted_truth(request.data_path.parent, findings)
+        _add_planted_truth(prepared, findings)
         write_run(tree, findings, request.output_options, columns)
         tree.publish(run_config_of(prepared, started))
     return request.output_dir / "ANALYSIS_REPORT.md", findings
@@ -134,16 +136,22 @@ def _groups(findings: RunFindings) -> dict[str, str] | None:
     return None if section is None else groups_of_videos(section["groups"])
 
 
-def _add_planted_truth(folder: Path, findings: RunFindings) -> None:
-    """Hold the injection against the truth, where the data comes with it."""
+def _add_planted_truth(prepared: PreparedRun, findings: RunFindings) -> None:
+    """Compare share, injection and the raw audio with the truth, where the data comes with it."""
+    folder = prepared.request.data_path.parent
     if not (folder / TRUTH_FILE).is_file() or not findings.analysis.has_injection:
         return
     try:
         kinds = {qid: video.audio for qid, video in read_truth(folder).items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return  # a truth.json of somebody else's
-    if any(row.sample_id in kinds for row in findings.analysis.rows):
-        findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds)
+    if not any(row.sample_id in kinds for row in findings.analysis.rows):
+        return
+    samples = prepared.samples
+    queries = [samples.queries[position] for position in prepared.wanted]
+    audio = {one.qid: samples.reader.read(one).audio.mean(axis=0, dtype=np.float64) for one in queries}
+    shares = _shares(findings.sections.get("audio_share"))
+    findings.sections["planted"] = planted_findings(findings.analysis.rows, kinds, shares, audio)
 
 
 def _context(prepared: PreparedRun, result: SampleResult) -> SampleContext:

@@ -131,7 +131,7 @@ def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
     if data is None:
         return []
     rows = [
-        [label(texts, "planted.kind", kind), entry["n"], number(entry["injection"])]
+        [label(texts, "planted.kind", kind), entry["n"], number(entry["share"]), number(entry["injection"])]
         for kind, entry in data["kinds"].items()
     ]
     return [
@@ -139,7 +139,7 @@ def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
         "",
         planted_sentence(data, texts),
         "",
-        *table(heads(texts, "planted", "kind", "videos", "injection"), rows),
+        *table(heads(texts, "planted", "kind", "videos", "share", "injection"), rows),
     ]
 
 
@@ -147,4 +147,7 @@ def planted_sentence(data: dict[str, Any], texts: Texts) -> str:
     """Return the finding in a sentence."""
     if data["auc"] is None:
         return texts("planted.one_kind")
-    return texts("planted.auc", auc=number(data["auc"]), n=data["n"])
+    others = {"raw": number(data["raw_audio_auc"]), "injection": number(data["auc"])}
+    if data["share_auc"] is None:
+        return texts("planted.auc", n=data["n"], **others)
+    return texts("planted.share_auc", share=number(data["share_auc"]), n=data["share_n"], **others)
