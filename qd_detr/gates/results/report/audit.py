@@ -21,6 +21,9 @@ def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
     points: list[str] = []
     if facts.gating_note:
         points.append(f"**{texts.say(facts.gating_note)}**")
+    candidates = findings.notes.get("families", [])
+    if len(candidates) > 1:
+        points.append(texts("audit.family", candidates=", ".join(candidates), family=findings.notes["family"]))
     points += _query_points(audit, len(findings.analysis.rows), texts)
     points += _batch_points(audit, findings, texts)
     points += _data_points(audit, findings, texts)

@@ -85,6 +85,8 @@ def _head(findings: RunFindings, texts: Texts) -> list[str]:
         lines.append(
             texts("head.data", data=inline(notes["data"]), n=n, queries=counted(texts, notes["annotated"], "query"))
         )
+        if notes["family"] != "base":
+            lines.append(texts("head.family", family=notes["family"]))
     fusion = {
         "gating": facts.gating_type,
         "layers": counted(texts, facts.num_layers, "layer"),

@@ -32,6 +32,7 @@ EN = {
     "head.fusion_changed": "- fusion: {gating} gating (trained as {trained}), {layers}, hidden size {hidden_dim}; gates in {range}",
     "head.no_range": "a range the gating function does not state",
     "head.not_told": "not told",
+    "head.family": "- family of gated models: {family}",
     "head.gate_log": "- gates read from a log: {log}",
     "head.recorded": "- recorded: {samples}",
     "short.title": "## In short",
@@ -43,6 +44,7 @@ EN = {
     # What could mislead.
     "audit.title": "## Before you read on: what could mislead",
     "gating.changed": "Trained with {trained} gating, run with {gating} as asked: the weights fit both, the function is another; these are not the gates the model was trained with.",
+    "audit.family": "**What this checkpoint is, is undecided: {candidates} have the same weights and are other functions. It was run as {family}; if it is of another, its gates and every number here are wrong.** The run's own transformer.py, model.py and code.zip beside it, or its saved predictions with their data, would decide.",
     "audit.unchecked": "Gates were recorded by other code (a training, or a loop or log of your own); nothing about its data was checked here.",
     "audit.query_unchecked": "Whether the gates depend on the query was not checked: that takes two samples.",
     "audit.query_how": "checked on {comparisons}: {how}; largest change {largest}",
