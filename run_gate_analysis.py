@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -331,7 +332,7 @@ def analyse(args: argparse.Namespace) -> None:
         summary = "\n".join([*sentences, "", report_place(report, args.lang)])
     elif args.merge_shards is not None:
         report, findings = merge(args.merge_shards, quiet=args.quiet)
-        summary = terminal_summary(findings, report, args.lang)
+        summary = terminal_summary(findings, report, args.lang, _columns())
     else:
         prepared = prepare(request_from(args) if args.demo is None else demo_request(args))
         if prepared.request.shard is None:
@@ -339,9 +340,18 @@ def analyse(args: argparse.Namespace) -> None:
         else:
             place, waiting = run_shard(prepared)
             done = None if waiting else merge_if_last(prepared)
-        summary = shard_place(place, waiting, args.lang) if done is None else terminal_summary(*done[::-1], args.lang)
+        summary = (
+            shard_place(place, waiting, args.lang)
+            if done is None
+            else terminal_summary(*done[::-1], args.lang, _columns())
+        )
     if not args.quiet:
         say(summary)
+
+
+def _columns() -> int | None:
+    """Return the width of the terminal; None where stdout is none."""
+    return shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else None
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def test_a_custom_analyzer_is_callable_as_it_is_and_joins_the_tree_once_register
     assert analyzer.results_dir == tmp_path / "custom"
     assert (tmp_path / "custom" / "custom" / "custom_visualization.png").read_bytes()[:4] == b"\x89PNG"
     text = report.read_text(encoding="utf-8")
-    assert "How many there are." in text
+    assert "How many there are" in text
     assert "custom/custom_visualization.png" in text
     assert not plt.get_fignums()
 

@@ -111,8 +111,8 @@ def test_tables_figures_raw_gates_and_report_are_written_without_a_model(log):
         "gate_analysis_eight.png",
     }
     report = (out / "ANALYSIS_REPORT.md").read_text(encoding="utf-8")
-    assert "gates read from a log" in report
-    assert "clipwise gating, 2 layers, hidden size not told; gates in a range the gating function does not" in report
+    assert "Gates read from a log" in report
+    assert "clipwise gating, 2 layers, hidden size not told, gates in a range the gating function does not" in report
     assert result(out, "run_config.json")["gate_log"]["sha256"]
 
 

@@ -76,8 +76,9 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
     untranslated = {key for key in english if not key.startswith("count.") and english[key] == korean[key]}
     # What is left is a symbol or a bare placeholder.
     assert untranslated == {
-        "none",
         "slices.head.n",
+        "alignment.cell",
+        "timeline.order.gates",
         "comparison.head.n",
         "audio.reason",
         "audio.verdict",
@@ -95,7 +96,7 @@ def test_every_korean_heading_and_sentence_is_korean(runs: Runs) -> None:
 def test_the_korean_report_has_the_numbers_of_the_english_one_line_by_line(runs: Runs) -> None:
     english, korean = (runs.report(language) for language in LANGUAGES)
     assert numbers_by_line(korean) == numbers_by_line(english)
-    assert sum(map(len, numbers_by_line(korean))) > 300
+    assert sum(map(len, numbers_by_line(korean))) > 250
 
 
 def test_json_and_tables_do_not_depend_on_the_language(runs: Runs) -> None:
@@ -111,7 +112,7 @@ def test_the_terminal_shows_the_opening_of_the_report_in_its_language(runs: Runs
     report = runs.folders[language] / "ANALYSIS_REPORT.md"
     summary = runs.shown[language].rstrip("\n")
     *sentences, gap, place = summary.splitlines()
-    assert len(sentences) >= 5
+    assert len(sentences) == 4  # no first window moves: nothing is said of when
     assert gap == ""
     assert place == {"en": "Report: ", "ko": "보고서: "}[language] + str(report)
     assert all(f"- {sentence}" in runs.report(language).replace("**", "").splitlines() for sentence in sentences)

@@ -13,12 +13,13 @@ from typing import Any
 from qd_detr.gates.analysis.effects import ScoredSweep, condition_effects, dose_curve, prediction_changes, score_sweep
 from qd_detr.gates.analysis.flips import flip_columns, flips
 from qd_detr.gates.analysis.gate_relations import gate_explanation, per_query_effects
-from qd_detr.gates.analysis.group_effects import group_effects
+from qd_detr.gates.analysis.group_effects import group_effects, groups_of_videos, telling_groups
 from qd_detr.gates.analysis.intervals import Interval
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL
 from qd_detr.gates.analysis.slice_effects import slice_effects
-from qd_detr.gates.analysis.sweep_readings import calibration, layer_interactions
+from qd_detr.gates.analysis.sweep_readings import calibration, layer_interactions, wrong_audio
 from qd_detr.gates.analysis.verdicts import MARGIN_POINTS
+from qd_detr.gates.analysis.window_moves import window_moves
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.results import GATES_RECORDED, SweepRun
 from qd_detr.gates.tracking.entries import SampleId
@@ -55,14 +56,17 @@ def audio_help(
         "bootstrap": {"draws", "level", "seed", "clusters"}, "metrics": {"available", "reason", "names", "primary",
         "baseline": {metric: percent}}, "conditions": see `condition_effects`, "dose_curve": see `dose_curve`,
         "margin", "verdict": see `verdicts`, "groups": see `group_effects`, "flips": see `flips`,
-        "interactions": see `layer_interactions`, "calibration": see `calibration`,
+        "window_moves": see `window_moves`, "interactions": see `layer_interactions`, "wrong_audio": see `wrong_audio`,
+        "calibration": see `calibration`,
         "slices": see `slice_effects`, "explanation": see `gate_explanation`}.
-        Without labels the last six are [] or None and "reason" says why.
+        Without labels all from "verdict" on but "groups" are [] or None and "reason" says why.
     """
     sweep = score_sweep(run, dset_name, clip_length_s, contrasts)
     settings: dict[str, Any] = {"draws": draws, "level": level}
     records = condition_effects(sweep, seed, margin=margin, **settings)
     of_slices = slice_effects(sweep, seed, own=own_slices, **settings)
+    groups = group_effects(sweep, shares, seed, margin=margin, **settings)
+    of_video = groups_of_videos(telling_groups(groups))
     return {
         "gates_recorded": GATES_RECORDED,
         "n_queries": len(run.queries),
@@ -80,12 +84,14 @@ def audio_help(
         "dose_curve": dose_curve(records),
         "margin": margin,
         "verdict": verdicts(sweep, records, of_slices),
-        "groups": group_effects(sweep, shares, seed, margin=margin, **settings),
+        "groups": groups,
         "flips": flips(sweep, seed, **settings),
+        "window_moves": window_moves(sweep, clip_length_s, seed, **settings),
         "interactions": layer_interactions(sweep, seed, **settings),
+        "wrong_audio": wrong_audio(sweep, seed, **settings),
         "calibration": calibration(sweep, seed, **settings),
         "slices": of_slices,
-        "explanation": gate_explanation(sweep, seed, **settings) if run.gates else None,
+        "explanation": gate_explanation(sweep, seed, groups=of_video, **settings) if run.gates else None,
     }
 
 

@@ -76,10 +76,15 @@ def repeated(keys: Mapping[SampleId, Any]) -> list[list[SampleId]]:
 
 
 def never_fired(statistics: Mapping[str, Any], gates: Sequence[Gate]) -> list[dict[str, Any]]:
-    """Return the gates whose magnitude never reached 0.05 in any sample: {layer, kind, largest}."""
+    """Return the gates whose magnitude never reached 0.05 in any sample: {layer, kind, largest_magnitude}.
+
+    A gate that is off at another value than 0 (the g of a factor 1 + g) is open at 0, and left out.
+    """
     found = []
     for layer, entry in statistics["layer_statistics"].items():
         for gate in gates:
+            if gate.off not in (0.0, None):
+                continue
             largest = max(abs(entry[f"{gate.kind}_min"]), abs(entry[f"{gate.kind}_max"]))
             if largest < NEVER_FIRED:
                 found.append({"layer": int(layer), "kind": gate.kind, "largest_magnitude": largest})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,46 +27,81 @@ def gate_figures_of_queries(run: SweepRun) -> dict[str, Array]:
 
 
 def gate_explanation(
-    sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL, rate: float = 0.05
+    sweep: ScoredSweep,
+    seed: int,
+    *,
+    groups: Mapping[str, str] | None = None,
+    draws: int = DRAWS,
+    level: float = LEVEL,
+    rate: float = 0.05,
 ) -> dict[str, Any] | None:
     """Return how a query's gates relate to its measured audio effect; None without labels or without a way to be silent.
 
     Spearman's correlation over queries, with intervals by resampling source videos. The signed effect asks whether
     gates are larger where audio helps; the absolute one whether they are larger where it matters, for better or worse.
 
+    Args:
+        sweep: the scores.
+        seed: of the resampling. draws, level: likewise.
+        groups: the name of each video's group, where videos fall into several.
+        rate: of false discoveries.
+
     Returns:
         {"rate", "n_tests", "found": how many stand after Benjamini-Hochberg, "relations": [{"figure" ("magnitude",
         "injection"), "without", "score" ("AP", "best IoU"), "effect" ("signed", "absolute"), "correlation" (an
-        interval), "adjusted_p", "significant"}]}
+        interval), "adjusted_p", "significant"}], "within": the same under the primary contrast within each group, its
+        name as "group", controlled among themselves}
     """
     effects = per_query_effects(sweep)
     if not effects:
         return None
     gates = {figure: values[sweep.labelled] for figure, values in gate_figures_of_queries(sweep.run).items()}
+    settings: dict[str, Any] = {"seed": seed, "draws": draws, "level": level}
+    everyone = np.ones(len(sweep.labelled_queries), dtype=bool)
+    relations = _relations(gates, effects, everyone, sweep.labelled_clusters, settings)
+    primary = next(iter(sweep.contrasts))
+    first = {key: effect for key, effect in effects.items() if key[0] == primary}
+    of_query = [(groups or {}).get(query.vid) for query in sweep.labelled_queries]
+    within = [
+        {"group": group, **relation}
+        for group in dict.fromkeys((groups or {}).values())
+        if group in of_query
+        for relation in _relations(
+            gates, first, np.array([one == group for one in of_query]), sweep.labelled_clusters, settings
+        )
+    ]
+    control = _decide(relations, rate)
+    _decide(within, rate)
+    found = sum(bool(relation["significant"]) for relation in relations)
+    return {"rate": rate, "n_tests": control["n_tests"], "found": found, "relations": relations, "within": within}
+
+
+def _relations(
+    gates: Mapping[str, Array],
+    effects: Mapping[tuple[str, str], Array],
+    kept: NDArray[np.bool_],
+    clusters: Sequence[str],
+    settings: dict[str, Any],
+) -> list[dict[str, Any]]:
+    """Return the relations over the queries `kept` (n,), undecided yet."""
     keys, left, right = [], [], []
     for figure, gate in gates.items():
         for (without, score), effect in effects.items():
             for kind, values in (("signed", effect), ("absolute", np.abs(effect))):
                 keys.append({"figure": figure, "without": without, "score": score, "effect": kind})
-                left.append(gate)
-                right.append(values)
-    intervals = bootstrap_correlation(
-        np.stack(left, axis=1), np.stack(right, axis=1), sweep.labelled_clusters, seed=seed, draws=draws, level=level
-    )
-    control = false_discovery([interval["p"] for interval in intervals], rate)
-    relations = [
-        {
-            **key,
-            "correlation": interval,
-            "adjusted_p": adjusted,
-            "significant": significant,
-        }
-        for key, interval, adjusted, significant in zip(
-            keys, intervals, control["adjusted"], control["significant"], strict=True
-        )
-    ]
-    found = sum(bool(relation["significant"]) for relation in relations)
-    return {"rate": rate, "n_tests": control["n_tests"], "found": found, "relations": relations}
+                left.append(gate[kept])
+                right.append(values[kept])
+    of_kept = [cluster for cluster, keep in zip(clusters, kept, strict=True) if keep]
+    intervals = bootstrap_correlation(np.stack(left, axis=1), np.stack(right, axis=1), of_kept, **settings)
+    return [{**key, "correlation": interval} for key, interval in zip(keys, intervals, strict=True)]
+
+
+def _decide(relations: list[dict[str, Any]], rate: float) -> dict[str, Any]:
+    """Write "adjusted_p" and "significant" into relations that are tested together; return the control."""
+    control = false_discovery([relation["correlation"]["p"] for relation in relations], rate)
+    for relation, adjusted, significant in zip(relations, control["adjusted"], control["significant"], strict=True):
+        relation |= {"adjusted_p": adjusted, "significant": significant}
+    return {**control}
 
 
 def per_query_effects(sweep: ScoredSweep) -> dict[tuple[str, str], Array]:

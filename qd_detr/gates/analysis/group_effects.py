@@ -112,9 +112,11 @@ def _sides(
     return records
 
 
-def groups_of_videos(records: list[dict[str, Any]]) -> dict[str, str] | None:
-    """Return {vid: "open" or "closed"} by the gates, from `group_effects`; None with one group."""
-    gates = next((record for record in records if record["of"] == "gates"), None)
-    if gates is None or gates["threshold"] is None:
-        return None
-    return {vid: side for side in ("open", "closed") for vid in gates[side]["vids"]}
+def telling_groups(records: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the record of `group_effects` to speak of: the last that has two groups; None if none has."""
+    return next((record for record in reversed(records) if record["threshold"] is not None), None)
+
+
+def groups_of_videos(record: dict[str, Any] | None) -> dict[str, str]:
+    """Return {vid: "open" or "closed"} of a record with two groups; {} of none."""
+    return {} if record is None else {vid: side for side in ("open", "closed") for vid in record[side]["vids"]}

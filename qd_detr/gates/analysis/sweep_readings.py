@@ -1,4 +1,7 @@
-"""What a sweep says beyond its effects: do layers stand in for each other, and does the score tell what is right?"""
+"""What a sweep says beyond its effects.
+
+Do layers stand in for each other, is wrong audio worse than none, and does the score tell what is right?
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,8 @@ import numpy as np
 from qd_detr.gates.analysis.effects import POINTS, ScoredSweep
 from qd_detr.gates.analysis.flips import THRESHOLDS
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
-from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, off_name
+from qd_detr.gates.analysis.verdicts import controlled
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, audio_name, off_name
 from qd_detr.gates.runs.interventions.edits import BASELINE
 
 
@@ -57,6 +61,45 @@ def layer_interactions(
             for i, metric in enumerate(sweep.metrics)
         },
     }
+
+
+WRONG_AUDIO = ("shuffle", "shift", "mean")
+"""The modes of `--audio` in which the model hears something that is not what its video sounds like."""
+
+
+def wrong_audio(sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL) -> list[dict[str, Any]]:
+    """Return what audio that is not the clip's own is worth beside no audio at all, on the primary metric.
+
+    Returns:
+        Per mode that was run and way to be without audio {"mode", "without", "metric", "difference" (an interval,
+        percent points: with that audio minus without any), "adjusted_p", "significant"}; [] without labels. The last
+        two are Benjamini-Hochberg's over these records; a difference that stands has an interval without 0, too.
+    """
+    metric = sweep.primary
+    modes = [mode for mode in WRONG_AUDIO if sweep.run.has(audio_name(mode))]
+    keys = [(mode, without) for mode in modes for without in sweep.contrasts]
+    if metric is None or not keys:
+        return []
+    scores = {name: sweep.of(name).columns[metric] for name in (*map(audio_name, modes), *sweep.contrasts.values())}
+    table = np.stack([scores[audio_name(mode)] - scores[sweep.contrasts[without]] for mode, without in keys], axis=1)
+    bounds = [POINTS] * len(keys)
+    intervals = paired_bootstrap(table, sweep.labelled_clusters, seed=seed, draws=draws, level=level, bounds=bounds)
+    control = controlled(intervals)
+    records = []
+    for i, (mode, without) in enumerate(keys):
+        low, high, decided = intervals[i]["low"], intervals[i]["high"], control["significant"][i]
+        agree = low is not None and high is not None and (low > 0 or high < 0)
+        records.append(
+            {
+                "mode": mode,
+                "without": without,
+                "metric": metric,
+                "difference": intervals[i],
+                "adjusted_p": control["adjusted"][i],
+                "significant": None if decided is None else decided and agree,
+            }
+        )
+    return records
 
 
 def calibration(sweep: ScoredSweep, seed: int, *, draws: int = DRAWS, level: float = LEVEL) -> list[dict[str, Any]]:

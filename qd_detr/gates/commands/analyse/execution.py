@@ -12,7 +12,7 @@ import numpy as np
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
-from qd_detr.gates.analysis.group_effects import groups_of_videos
+from qd_detr.gates.analysis.group_effects import groups_of_videos, telling_groups
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
@@ -131,9 +131,9 @@ def _shares(section: dict[str, Any] | None) -> dict[SampleId, float | None] | No
 
 
 def _groups(findings: RunFindings) -> dict[str, str] | None:
-    """Return per video whether its gates are open or closed; None where there is one group, or no condition was run."""
+    """Return per video its group, "open" or "closed"; {} with one group, None where no condition was run."""
     section = findings.sections.get("audio_help")
-    return None if section is None else groups_of_videos(section["groups"])
+    return None if section is None else groups_of_videos(telling_groups(section["groups"]))
 
 
 def _add_planted_truth(prepared: PreparedRun, findings: RunFindings) -> None:
@@ -176,8 +176,6 @@ def _notes(prepared: PreparedRun) -> dict[str, Any]:
         "own_checkpoint": prepared.checkpoint.own,
         "batch_size": prepared.batch_size,
         "disagreements": prepared.settings.disagreements,
-        "family": prepared.settings.recognition.family,
-        "families": list(prepared.settings.recognition.candidates),
         "epoch": prepared.checkpoint.epoch,
         "dset_name": prepared.settings.options["dset_name"],
     }

@@ -1,128 +1,35 @@
-"""The report on gates against the annotation, and on predictions and metrics."""
+"""The report on metrics, and on what was planted in the data."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import number, table
-from qd_detr.gates.results.report.wording import counted, gate_name, heads, label
+from qd_detr.gates.results.report.wording import counted, heads, label
 from qd_detr.gates.wording import Texts
 
-SIGNIFICANT = 0.05
-_FIGURES = ("inside_minus_outside", "saliency_correlation")
 
-
-def alignment_section(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the section on whether gates follow the moments."""
-    data: dict[str, Any] | None = findings.sections.get("alignment")
-    if data is None:
-        return []
-    lines = [texts("alignment.title"), ""]
-    if not data["applies"]:
-        return [*lines, texts("alignment.not", reason=texts.say(data["reason"])), ""]
-    lines += [texts("alignment.about", draws=f"{data['draws']:,}"), ""]
-    for against in ("annotation", "prediction"):
-        part = data[against]
-        lines += [texts(f"alignment.{against}"), ""]
-        if not part["applies"]:
-            lines += [texts("alignment.not", reason=texts.say(part["reason"])), ""]
-            continue
-        head = heads(
-            texts, "alignment", "gate", "series", "figure", "group", "effect", "null", "p", "samples", "videos"
-        )
-        rows = _alignment_rows(part, texts)
-        if not rows:
-            lines += [texts("alignment.nothing"), ""]
-            continue
-        lines += table(head, rows)
-        lines += [f"- {sentence}" for sentence in _alignment_sentences(_injections(part), against, texts)]
-        lines.append("")
-    return lines
-
-
-def _alignment_rows(part: dict[str, Any], texts: Texts) -> list[list[object]]:
-    """Return the rows over all videos, then those of each group of videos."""
-    rows: list[list[object]] = []
-    for group, series in (("all", part["series"]), *part["groups"].items()):
-        for s in series:
-            if s["kind"] == ATTENTION.kind:
-                rows += _rows_of(s, group, texts)
-    return rows
-
-
-def _rows_of(series: dict[str, Any], group: str, texts: Texts) -> list[list[object]]:
-    return [
-        [
-            gate_name(texts, series["layer"], series["kind"]),
-            label(texts, "series", series["series"]),
-            texts(f"alignment.{key}"),
-            texts(f"alignment.group.{group}"),
-            number(f["effect"]),
-            texts("range", low=number(f["null_low"]), high=number(f["null_high"])),
-            p_value(f["adjusted_p"]),
-            f["n_samples"],
-            f["n_videos"],
-        ]
-        for key, f in ((key, series[key]) for key in _FIGURES)
-        if f["effect"] is not None
-    ]
-
-
-def p_value(p: float | None) -> str:
-    """Return a p value as the report writes it: thousands of draws do not tell values below 0.001 apart."""
-    return number(p) if p is None or p >= 0.001 else "< 0.001"
-
-
-def p_text(p: float) -> str:
-    """Return "= 0.020" or "< 0.001"."""
-    return p_value(p) if p < 0.001 else f"= {number(p)}"
-
-
-def alignment_sentences(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return of which layers the gates listen more, or less, inside the annotated moments, beyond chance among all layers."""
-    data = findings.sections.get("alignment")
-    if not data or not data["applies"] or not data["annotation"]["applies"]:
-        return []
-    tested = _injections(data["annotation"])
-    stand = [s for s in tested if s["inside_minus_outside"]["adjusted_p"] < SIGNIFICANT]
-    return _alignment_sentences(stand, "annotation", texts)
-
-
-def _injections(part: dict[str, Any]) -> list[dict[str, Any]]:
-    return [
-        s
-        for s in part["series"]
-        if (s["series"], s["kind"]) == ("injection", ATTENTION.kind) and s["inside_minus_outside"]["effect"] is not None
-    ]
-
-
-def _alignment_sentences(series: list[dict[str, Any]], against: str, texts: Texts) -> list[str]:
-    sentences = []
-    for s in series:
-        f = s["inside_minus_outside"]
-        found, effect = "same", f["effect"]
-        if f["adjusted_p"] < SIGNIFICANT:
-            found, effect = ("higher" if f["effect"] > 0 else "lower"), abs(f["effect"])
-        key = f"alignment.{against}.{found}"
-        sentences.append(texts(key, layer=s["layer"], effect=number(effect), p=p_text(f["adjusted_p"])))
-    return sentences
+def metrics_lines(findings: RunFindings, texts: Texts, shown: Sequence[str] = ()) -> list[str]:
+    """Return the benchmark's metrics of the model as it is but for those `shown` already, or why there are none."""
+    metrics, reason = findings.sections.get("metrics"), findings.sections.get("metrics_reason")
+    if metrics is None:
+        return [] if reason is None else [texts("metrics.not", reason=texts.say(reason))]
+    given = {name: value for name, value in metrics["brief"].items() if value is not None and name not in shown}
+    told = ", ".join(f"{name} {number(value, 2)}" for name, value in given.items())
+    lines = []
+    if told and shown:
+        lines.append(texts("metrics.further", metrics=told))
+    elif told:
+        lines.append(texts("metrics.about", queries=counted(texts, len(findings.contexts), "query"), metrics=told))
+    return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=texts.say(reason))]
 
 
 def metrics_section(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the section on the benchmark's metrics."""
-    metrics = findings.sections.get("metrics")
-    if metrics is None:
-        reason = findings.sections.get("metrics_reason")
-        if reason is None:
-            return []
-        return [texts("metrics.title"), "", texts("metrics.not", reason=texts.say(reason)), ""]
-    queries = counted(texts, len(findings.contexts), "query")
-    shown = ", ".join(f"{name} {number(value, 2)}" for name, value in metrics["brief"].items())
-    lines = [texts("metrics.title"), "", texts("metrics.about", queries=queries, metrics=shown), ""]
-    reason = findings.sections.get("metrics_reason")
-    return lines if reason is None else [*lines, texts("metrics.no_highlights", reason=texts.say(reason)), ""]
+    """Return the metrics under a heading of their own, where no section on effects shows them."""
+    lines = [] if "audio_help" in findings.sections else metrics_lines(findings, texts)
+    return [texts("metrics.title"), "", *(f"- {line}" for line in lines), ""] if lines else []
 
 
 def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
@@ -136,8 +43,6 @@ def planted_section(findings: RunFindings, texts: Texts) -> list[str]:
     ]
     return [
         texts("planted.title"),
-        "",
-        planted_sentence(data, texts),
         "",
         *table(heads(texts, "planted", "kind", "videos", "share", "injection"), rows),
     ]

@@ -17,13 +17,7 @@ _REPEATED = ("repeated_pairs", "identical_video_features", "identical_audio_feat
 def audit_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section on what could mislead, worst first."""
     audit: dict[str, Any] = findings.sections.get("audit", {})
-    facts = findings.analysis.facts
     points: list[str] = []
-    if facts.gating_note:
-        points.append(f"**{texts.say(facts.gating_note)}**")
-    candidates = findings.notes.get("families", [])
-    if len(candidates) > 1:
-        points.append(texts("audit.family", candidates=", ".join(candidates), family=findings.notes["family"]))
     points += _query_points(audit, len(findings.analysis.rows), texts)
     points += _batch_points(audit, findings, texts)
     points += _data_points(audit, findings, texts)
@@ -42,11 +36,10 @@ def _query_points(audit: dict[str, Any], n_samples: int, texts: Texts) -> list[s
         return [texts("audit.query_unchecked")]
     largest, videos = check["largest_gate_change"], check["videos"]
     comparisons = counted(texts, check["compared"], "comparison")
-    how = texts("audit.query_how", comparisons=comparisons, how=texts.say(check["how"]), largest=number(largest))
+    checked = {"comparisons": comparisons, "how": texts.say(check["how"]), "largest": number(largest)}
     if largest > NOISE:
-        return [texts("audit.query_dependent", how=how, n=n_samples)]
-    counts = {"videos": counted(texts, videos, "video"), "queries": counted(texts, n_samples, "query")}
-    return [texts("audit.query_independent", how=how, **counts)]
+        return [texts("audit.query_dependent", **checked, samples=counted(texts, n_samples, "sample"))]
+    return [texts("audit.query_independent", **checked, videos=counted(texts, videos, "video"))]
 
 
 def _batch_points(audit: dict[str, Any], findings: RunFindings, texts: Texts) -> list[str]:
@@ -130,4 +123,4 @@ def _clean_points(audit: dict[str, Any], texts: Texts) -> list[str]:
         clean.append(texts("audit.finite"))
     if audit.get("never_fired") == []:
         clean.append(texts("audit.all_fired"))
-    return [" ".join(clean)] if clean else []
+    return [texts("audit.clean", checks=", ".join(clean))] if clean else []

@@ -7,14 +7,16 @@ from pathlib import Path
 
 from qd_detr.gates.errors import first_few
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.annotation import alignment_section, metrics_section, planted_section
+from qd_detr.gates.results.report.annotation import metrics_section, planted_section
 from qd_detr.gates.results.report.audio import audio_section
 from qd_detr.gates.results.report.audit import audit_section
-from qd_detr.gates.results.report.gates import injection_section, values_section, variation_section
-from qd_detr.gates.results.report.markdown import inline, number
+from qd_detr.gates.results.report.gates import gates_section
+from qd_detr.gates.results.report.markdown import inline
 from qd_detr.gates.results.report.opening import key_sentences
+from qd_detr.gates.results.report.videos import videos_section
+from qd_detr.gates.results.report.when import when_section
 from qd_detr.gates.results.report.wording import counted, report_texts
-from qd_detr.gates.wording import Reason, Texts
+from qd_detr.gates.wording import Reason, Texts, wrapped
 
 Figures = Sequence[tuple[str, Reason | str]]
 
@@ -30,32 +32,37 @@ def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], la
     lines = [
         texts("head.title"),
         "",
-        *_head(findings, texts),
         *_in_short(findings, texts),
         *_picture(figures, texts),
+        *_head(findings, texts),
         *audit_section(findings, texts),
         *audio_section(findings, texts),
-        *alignment_section(findings, texts),
+        *videos_section(findings, texts),
+        *when_section(findings, texts),
         *planted_section(findings, texts),
         *metrics_section(findings, texts),
-        *injection_section(findings, texts),
-        *values_section(findings, texts),
-        *variation_section(findings, texts),
-        *_figures(figures, notes, texts),
-        *_how_to_read(findings, texts),
+        *gates_section(findings, texts),
+        *_files(figures, notes, texts),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _in_short(findings: RunFindings, texts: Texts) -> list[str]:
     sentences = key_sentences(findings, texts)
-    return [texts("short.title"), "", *(f"- {sentence}" for sentence in sentences), ""] if sentences else []
+    return [*(f"- {sentence}" for sentence in sentences), ""] if sentences else []
 
 
-def terminal_summary(findings: RunFindings, report: Path, language: str = "en") -> str:
-    """Return the summary that ends a run: its findings in that language, and where the report is."""
+def terminal_summary(findings: RunFindings, report: Path, language: str = "en", width: int | None = None) -> str:
+    """Return the summary that ends a run: its findings in that language, and where the report is.
+
+    Args:
+        findings: of the run. report: its place.
+        language: "en" or "ko".
+        width: columns of the terminal, to break lines between words; None leaves them whole.
+    """
     sentences = [sentence.replace("**", "") for sentence in key_sentences(findings, report_texts(language))]
-    return "\n".join([*sentences, *([""] if sentences else []), report_place(report, language)])
+    shown = sentences if width is None else [wrapped(sentence, width, indent="  ") for sentence in sentences]
+    return "\n".join([*shown, *([""] if shown else []), report_place(report, language)])
 
 
 def report_place(report: Path, language: str = "en") -> str:
@@ -73,20 +80,9 @@ def shard_place(place: Path, waiting: Sequence[str], language: str = "en") -> st
 
 
 def _head(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return what was run on what, in a line."""
     facts, notes = findings.analysis.facts, findings.notes
     n = len(findings.analysis.rows)
-    lines = []
-    if "gate_log" in notes:
-        lines.append(texts("head.gate_log", log=inline(notes["gate_log"])))
-    elif notes:
-        model, epoch = inline(notes["model"]), notes["epoch"]
-        known = epoch is not None
-        lines.append(texts("head.model_epoch", model=model, epoch=epoch) if known else texts("head.model", model=model))
-        lines.append(
-            texts("head.data", data=inline(notes["data"]), n=n, queries=counted(texts, notes["annotated"], "query"))
-        )
-        if notes["family"] != "base":
-            lines.append(texts("head.family", family=notes["family"]))
     fusion = {
         "gating": facts.gating_type,
         "layers": counted(texts, facts.num_layers, "layer"),
@@ -94,11 +90,17 @@ def _head(findings: RunFindings, texts: Texts) -> list[str]:
         "range": _range(facts.gate_range, texts),
     }
     if facts.gating_note:
-        lines.append(texts("head.fusion_changed", trained=facts.trained_gating_type, **fusion))
+        line = texts("head.fusion_changed", trained=facts.trained_gating_type, **fusion)
     else:
-        lines.append(texts("head.fusion", **fusion))
-    lines.append(texts("head.recorded", samples=counted(texts, n, "sample")))
-    return [*lines, ""]
+        line = texts("head.fusion", **fusion)
+    if "gate_log" in notes:
+        line = f"{texts('head.gate_log', log=inline(notes['gate_log']))} {line}"
+    if "model" not in notes:
+        return [f"{line} {texts('head.recorded', samples=counted(texts, n, 'sample'))}", ""]
+    epoch = "" if notes["epoch"] is None else texts("head.epoch", epoch=notes["epoch"])
+    model = texts("head.model", model=inline(notes["model"]), epoch=epoch)
+    data = texts("head.data", data=inline(notes["data"]), n=n, queries=counted(texts, notes["annotated"], "query"))
+    return [f"{model} {data} {line}", ""]
 
 
 def _range(gate_range: tuple[float, float] | None, texts: Texts) -> str:
@@ -110,22 +112,17 @@ def _picture(figures: Figures, texts: Texts) -> list[str]:
     if not figures:
         return []
     path, caption = next((one for one in figures if "intervention_effects" in one[0]), figures[0])
-    words = texts.say(caption)
-    alt = words.split(".")[0].replace("[", "(").replace("]", ")")
-    return [f"![{alt}]({path})", "", words, ""]
+    return [f"![{_plain(texts.say(caption))}]({path})", ""]
 
 
-def _figures(figures: Figures, notes: list[Reason], texts: Texts) -> list[str]:
-    lines = [f"- [`{path}`]({path}): {texts.say(caption)}" for path, caption in figures]
-    lines += [f"- {texts.say(note)}" for note in notes]
-    return [texts("figures.title"), "", *lines, ""] if lines else []
+def _files(figures: Figures, notes: list[Reason], texts: Texts) -> list[str]:
+    """Return the links to all figures, what to say of those that are not there, and where every number is."""
+    links = "; ".join(f"[{_plain(texts.say(caption))}]({path})" for path, caption in figures)
+    told = [texts("figures.all", links=links)] if figures else []
+    told += [texts.say(note) for note in notes]
+    return [texts("files.title"), "", *(f"- {one}" for one in told), texts("files.numbers"), ""]
 
 
-def _how_to_read(findings: RunFindings, texts: Texts) -> list[str]:
-    return [
-        texts("reading.title"),
-        "",
-        texts(f"reading.{findings.analysis.facts.gating.form}"),
-        texts("reading.repeat", n=number(len(findings.analysis.rows), 0)),
-        "",
-    ]
+def _plain(caption: str) -> str:
+    """Return a caption as the text of a link."""
+    return caption.rstrip(".").replace("[", "(").replace("]", ")")

@@ -57,33 +57,48 @@ def _audio_gates(analysis: GateAnalysis) -> list[RankedGate]:
     return [gate for gate in ranked_gates(analysis) if gate.kind == ATTENTION.kind] if analysis.has_injection else []
 
 
-def injection_section(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the section on injection."""
+def gates_section(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return the section on the gates: what they let through, what values they take, what they vary with."""
     analysis = findings.analysis
-    lines = [texts("injection.title"), ""]
-    if not analysis.has_injection:
-        return [*lines, texts("injection.not_measured"), ""]
-    enters = enters_sentence(analysis, texts)
-    lines += [*enters, "", texts("injection.about"), ""] if enters else [texts("injection.about"), ""]
-    roles = {gate.kind: gate.role for gate in analysis.facts.gates}
+    told = value_sentences(analysis, texts)
+    lines = [texts("gates.title"), "", _about(analysis, texts), "", *_gate_table(analysis, texts)]
+    return [*lines, *(f"- {sentence}" for sentence in told), *([""] if told else [])]
+
+
+def _about(analysis: GateAnalysis, texts: Texts) -> str:
+    parts = [texts(f"reading.{analysis.facts.gating.form}"), texts("gates.values")]
+    if analysis.has_injection:
+        parts.insert(1, texts("injection.about"))
+    else:
+        parts.append(texts("injection.not_measured"))
+    # 0 closes a gate that multiplies its branch by itself; not so where it is part of a factor.
+    parts += [
+        texts("gates.off", gate=gate.label, off=f"{gate.off:g}")
+        for gate in analysis.facts.gates
+        if gate.off not in (0, None)
+    ]
+    return " ".join(parts)
+
+
+def _gate_table(analysis: GateAnalysis, texts: Texts) -> list[str]:
+    roles = {gate.kind: texts(f"injection.lets.{gate.role}") for gate in analysis.facts.gates}
     rows = []
-    for gate in ranked_gates(analysis):
-        entry = analysis.statistics["layer_statistics"][str(gate.layer)][gate.kind]
-        injection, cosine = entry["injection"], entry["cosine"]
-        rows.append(
-            [
-                gate_name(texts, gate.layer, gate.kind),
-                texts(f"injection.lets.{roles[gate.kind]}"),
-                number(injection["mean"]),
-                number(injection["median"]),
-                _middle(injection, texts),
-                number(cosine["mean"]),
-                number(gate.magnitude),
-            ]
-        )
-    head = heads(texts, "injection", "gate", "lets", "mean", "median", "percentiles", "cosine", "magnitude")
-    lines += table(head, rows)
-    return lines
+    for layer, kind, entry in _entries(analysis):
+        shares = entry["variance"]["shares"] or {}
+        verdict = entry["variance"]["verdict"]
+        row = [f"{gate_name(texts, layer, kind)} ({roles[kind]})"]
+        if analysis.has_injection:
+            injection = entry["injection"]
+            row += [number(injection["mean"]), _middle(injection, texts), number(entry["cosine"]["mean"])]
+        row += [number(entry["mean"]), _middle(entry, texts), number(entry["magnitude"]["mean"])]
+        row += [percent(entry["share_near_zero"]), percent(entry["share_saturated"])]
+        row += [percent(shares.get(part)) for part in ("channels", "videos", "clips")]
+        rows.append([*row, label(texts, "verdict", verdict) if verdict else "-"])
+    head = heads(texts, "values", "gate")
+    if analysis.has_injection:
+        head += heads(texts, "injection", "mean", "percentiles", "cosine")
+    names = ("mean", "percentiles", "magnitude", "near_zero", "saturated", "channels", "videos", "clips", "verdict")
+    return table([*head, *heads(texts, "values", *names)], rows)
 
 
 def _middle(summary: dict[str, Any], texts: Texts) -> str:
@@ -91,87 +106,27 @@ def _middle(summary: dict[str, Any], texts: Texts) -> str:
     return texts("range", low=number(percentiles["5"]), high=number(percentiles["95"]))
 
 
-def values_section(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the section on gate values."""
-    analysis = findings.analysis
-    lines = [texts("values.title"), ""]
-    rows = []
-    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in analysis.facts.kinds:
-            e = layer_entry[kind]
-            rows.append(
-                [
-                    gate_name(texts, layer, kind),
-                    number(e["mean"]),
-                    number(e["std"]),
-                    number(e["median"]),
-                    _middle(e, texts),
-                    number(e["magnitude"]["mean"]),
-                    percent(e["share_positive"]),
-                    percent(e["share_near_zero"]),
-                    percent(e["share_saturated"]),
-                ]
-            )
-    head = heads(
-        texts,
-        "values",
-        "gate",
-        "mean",
-        "std",
-        "median",
-        "percentiles",
-        "magnitude",
-        "positive",
-        "near_zero",
-        "saturated",
-    )
-    lines += table(head, rows)
-    lines += [texts("values.about"), ""]
-    lines += [f"- {sentence}" for sentence in _value_sentences(analysis, texts)]
-    return [*lines, ""]
+def _entries(analysis: GateAnalysis) -> list[tuple[str, str, dict[str, Any]]]:
+    layers = analysis.statistics["layer_statistics"]
+    return [(layer, kind, entry[kind]) for layer, entry in layers.items() for kind in analysis.facts.kinds]
 
 
-def _value_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
-    sentences = []
-    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in analysis.facts.kinds:
-            e = layer_entry[kind]
-            gate = gate_name(texts, layer, kind)
-            saturated, near_zero, magnitude = e["share_saturated"], e["share_near_zero"], e["magnitude"]["mean"]
-            if saturated is not None and saturated >= 0.5:
-                sentences.append(texts("values.saturated", gate=gate, share=percent(saturated)))
-            if near_zero >= 0.5:
-                sentences.append(texts("values.near_zero", gate=gate, share=percent(near_zero)))
-            if magnitude > 0 and abs(e["mean"]) < 0.1 * magnitude:
-                sentences.append(texts("values.cancel", gate=gate, mean=number(e["mean"]), magnitude=number(magnitude)))
-            dead = e["dead"]
-            if dead.get("dead_count") and dead["gates"] > 1:
-                counts = {"dead": dead["dead_count"], "channels": dead["gates"]}
-                sentences.append(texts("values.dead_channels", gate=gate, **counts))
-            elif dead.get("dead_count"):
-                sentences.append(texts("values.dead", gate=gate))
-    return sentences
-
-
-def variation_section(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the section on what the gates vary with."""
-    analysis = findings.analysis
-    lines = [texts("variation.title"), ""]
-    rows = []
-    for layer, layer_entry in analysis.statistics["layer_statistics"].items():
-        for kind in analysis.facts.kinds:
-            v = layer_entry[kind]["variance"]
-            shares = v["shares"]
-            rows.append(
-                [
-                    gate_name(texts, layer, kind),
-                    *(
-                        percent(None if shares is None else shares.get(part))
-                        for part in ("channels", "videos", "clips")
-                    ),
-                    number(v.get("std_videos_and_clips")),
-                    label(texts, "verdict", v["verdict"]) if v["verdict"] else "-",
-                ]
-            )
-    lines += table(heads(texts, "variation", "gate", "channels", "videos", "clips", "std", "verdict"), rows)
-    return [*lines, texts("variation.about"), ""]
+def value_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
+    """Return what stands out about a gate's values; gates of which one thing is to be said share the sentence."""
+    found: dict[str, list[str]] = {}
+    zero_is_off = {gate.kind: gate.off == 0 for gate in analysis.facts.gates}
+    for layer, kind, entry in _entries(analysis):
+        gate = gate_name(texts, layer, kind)
+        saturated, near_zero, magnitude = entry["share_saturated"], entry["share_near_zero"], entry["magnitude"]["mean"]
+        if saturated is not None and saturated >= 0.5:
+            found.setdefault("saturated", []).append(f"{gate} ({percent(saturated)})")
+        if near_zero >= 0.5 and zero_is_off[kind]:
+            found.setdefault("near_zero", []).append(f"{gate} ({percent(near_zero)})")
+        if magnitude > 0 and abs(entry["mean"]) < 0.1 * magnitude:
+            shown = texts("values.cancel.one", mean=number(entry["mean"]), magnitude=number(magnitude))
+            found.setdefault("cancel", []).append(f"{gate} ({shown})")
+        dead, channels = entry["dead"].get("dead_count"), entry["dead"].get("gates", 1)
+        if dead:
+            of = texts("values.dead.channels", dead=dead, channels=channels) if channels > 1 else ""
+            found.setdefault("dead", []).append(gate + of)
+    return [texts(f"values.{what}", gates=", ".join(gates)) for what, gates in found.items()]

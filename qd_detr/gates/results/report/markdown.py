@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from qd_detr.gates.wording import for_terminal, is_plain_markdown
@@ -22,7 +23,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def cell(value: object) -> str:
     """Return text that cannot break out of a table cell."""
-    return str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+    text = str(value).replace("\\", "\\\\").replace("|", "\\|").replace("\n", " ")
+    return re.sub(r"<(?! )", "&lt;", text)  # before a space it begins no tag
 
 
 def inline(text: object) -> str:

@@ -1,134 +1,151 @@
 """The first screen: does the audio help, for which videos, when, how much, and what to be careful about.
 
-A sentence is there only where its numbers hold; a run that did not measure something says nothing of it.
+The answers come from what the predictions do. A sentence is there only where its numbers hold; a run that did not measure
+something says nothing of it.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from qd_detr.gates.analysis.group_effects import telling_groups
 from qd_detr.gates.results.context import RunFindings
-from qd_detr.gates.results.report.annotation import SIGNIFICANT, alignment_sentences, p_text, planted_sentence
-from qd_detr.gates.results.report.audio import interval_text, verdict_sentence
+from qd_detr.gates.results.report.annotation import planted_sentence
+from qd_detr.gates.results.report.audio import interval_text, verdict_sentence, wrong_audio_sentences
 from qd_detr.gates.results.report.gates import enters_sentence, nothing_enters
-from qd_detr.gates.results.report.markdown import number, percent
+from qd_detr.gates.results.report.markdown import percent
+from qd_detr.gates.results.report.when import moves_sentence, timeline_sentence
 from qd_detr.gates.results.report.wording import counted
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF
 from qd_detr.gates.wording import Texts
 
-OPENING_METRICS = ("MR-full-mAP", "MR-full-R1@0.5", "mAP")
+_QUESTIONS = ("helps", "which", "when", "how_much", "careful")
 
 
 def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the findings in a few sentences."""
-    return [
-        *_helps(findings, texts),
-        *_which(findings, texts),
-        *_when(findings, texts),
-        *_how_much(findings, texts),
-        *_careful(findings, texts),
-    ]
+    """Return the answers, a paragraph for each of the five questions that has one."""
+    answers = {
+        "helps": _helps(findings, texts),
+        "which": [*_which(findings, texts), *_planted(findings, texts)],
+        "when": _when(findings, texts),
+        "how_much": _how_much(findings, texts),
+        "careful": _careful(findings, texts),
+    }
+    return [texts(f"short.{one}", answer=" ".join(answers[one])) for one in _QUESTIONS if answers[one]]
 
 
 def _helps(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the verdict of the primary contrast; without labels, how often its predictions move."""
+    """Return the verdict of the primary contrast, and whether wrong audio is worse than none."""
     data = findings.sections.get("audio_help")
     if not data:
         return []
-    if data["verdict"]:
-        return [f"**{verdict_sentence(data['verdict'][0], texts)}**"]
-    if data["metrics"]["available"]:
+    if not data["metrics"]["available"]:
+        return [texts("short.no_labels")]
+    if not data["verdict"]:
         return []
-    off = next((one for one in data["conditions"] if one["name"] == ATTENTION_OFF and one["predictions"]), None)
-    if off is None:
-        return []
-    moved = off["predictions"]["first_window_changed"]["estimate"]
-    return [texts("short.no_labels", condition=off["name"], share=percent(moved / 100))]
+    return [verdict_sentence(data["verdict"][0], texts), *wrong_audio_sentences(data, texts)]
 
 
 def _which(findings: RunFindings, texts: Texts) -> list[str]:
     data = findings.sections.get("audio_help")
     if not data or not data["verdict"]:
         return []
-    groups = [one for one in data.get("groups") or [] if one["threshold"] is not None]
-    sentences = [_group_sentence(groups[-1], texts)] if groups else []
+    groups = telling_groups(data["groups"])
+    sentences = [_group_sentence(groups, texts)] if groups else _large_share(findings, texts)
     primary = data["verdict"][0]
-    flips = next((one for one in data.get("flips") or [] if one["without"] == primary["without"]), None)
+    flips = next((one for one in data["flips"] if one["without"] == primary["without"]), None)
     if flips and flips["rescued"]["count"] + flips["harmed"]["count"]:
         counts = {side: flips[side]["count"] for side in ("rescued", "harmed")}
         of = counted(texts, flips["rescued"]["share"]["n"], "query")
         sentences.append(texts("short.flips", threshold=flips["threshold"], of=of, **counts))
-    for key, of in (("short.helps_more", "best_slice"), ("short.hurts_more", "worst_slice")):
-        record = primary[of]
-        if record:
-            shown = interval_text(record["effect"], texts), interval_text(record["difference"], texts)
-            name = texts.say(record["description"])
-            sentences.append(texts(key, slice=name, n=record["n"], effect=shown[0], difference=shown[1]))
+    apart = [(key, primary[of]) for key, of in (("higher", "best_slice"), ("lower", "worst_slice")) if primary[of]]
+    if apart:  # of two, the one farther from the rest: a slice and its complement say the same
+        key, record = max(apart, key=lambda one: abs(one[1]["difference"]["estimate"]))
+        shown = {name: interval_text(record[name], texts) for name in ("effect", "difference")}
+        sentences.append(texts(f"short.slice.{key}", slice=texts.say(record["description"]), n=record["n"], **shown))
     return sentences
+
+
+def _planted(findings: RunFindings, texts: Texts) -> list[str]:
+    data = findings.sections.get("planted")
+    return [] if data is None else [planted_sentence(data, texts)]
 
 
 def _group_sentence(groups: dict[str, Any], texts: Texts) -> str:
     shown = {}
     for side in ("open", "closed"):
-        of_side = groups[side]
-        effect = of_side["effects"][0] if of_side["effects"] else None
-        worth = "" if effect is None else texts("groups.worth", effect=interval_text(effect["effect"], texts))
-        shown[side] = counted(texts, len(of_side["vids"]), "video") + worth
-    return texts(f"groups.two.{groups['of']}", open=shown["open"], closed=shown["closed"])
+        effects = groups[side]["effects"][:1]
+        shown[side] = counted(texts, len(groups[side]["vids"]), "video")
+        shown[f"{side}_worth"] = "".join(
+            texts("groups.worth", effect=interval_text(one["effect"], texts)) for one in effects
+        )
+    return texts(f"groups.two.{groups['of']}", **shown)
+
+
+def _large_share(findings: RunFindings, texts: Texts) -> list[str]:
+    samples = findings.sections.get("audio_share", {}).get("samples", [])
+    shares = [one["windows"]["share"] for one in samples if one["windows"]["share"] is not None]
+    of = counted(texts, len(samples), "query")
+    return [texts("short.large_share", n=sum(share > 0.5 for share in shares), of=of)] if shares else []
 
 
 def _when(findings: RunFindings, texts: Texts) -> list[str]:
-    moments = findings.sections.get("timeline", {}).get("moments")
-    if moments and moments["applies"] and moments["size"]["p"] is not None and moments["size"]["p"] < SIGNIFICANT:
-        return [
-            texts(
-                "timeline.inside",
-                n=moments["n"],
-                share=percent(moments["share_inside"]),
-                clips=percent(moments["share_of_clips"]),
-                p=p_text(moments["size"]["p"]),
-            )
-        ]
-    return alignment_sentences(findings, texts)
+    """Return where in time the predictions change; the gates are no evidence on that."""
+    data = findings.sections.get("audio_help")
+    if not data or not _moved(data):
+        return []
+    sentences = [*moves_sentence(data, texts), *timeline_sentence(findings, texts)]
+    return sentences if "timeline" in findings.sections else [*sentences, texts("short.timeline")]
+
+
+def _moved(data: dict[str, Any]) -> float:
+    """Return in which share of the queries the first window moves with all attention gates off, 0 to 1."""
+    off = next((one for one in data["conditions"] if one["name"] == ATTENTION_OFF), None)
+    return off["predictions"]["first_window_changed"]["estimate"] / 100 if off and off["predictions"] else 0.0
 
 
 def _how_much(findings: RunFindings, texts: Texts) -> list[str]:
     sentences = []
+    data = findings.sections.get("audio_help")
     reading = findings.sections.get("audio_share", {}).get("readings", {}).get("windows")
+    groups = telling_groups(data["groups"]) if data else None
     if reading and reading["n"]:
         of = counted(texts, reading["n"] + reading["n_unmoved"], "query")
-        shares = {"mean": number(reading["mean"], 2), "median": number(reading["median"], 2)}
-        sentences.append(
-            texts(
-                "share.mean", **shares, n=reading["n"], of=of, rest=texts("share.rest") if reading["n_unmoved"] else ""
-            )
-        )
+        rest = texts("share.rest") if reading["n_unmoved"] else ""
+        shares = {"mean": _share(reading["mean"]), "median": _share(reading["median"])}
+        if groups and groups["of"] == "audio_share":
+            means = {side: _share(groups[side]["mean"]) for side in ("open", "closed")}
+            sentences.append(texts("share.groups", **means, mean=shares["mean"]))
+        else:
+            sentences.append(texts("share.mean", **shares, n=reading["n"], of=of, rest=rest))
     elif reading:
         sentences.append(texts("share.none"))
+    if data and _moved(data) and not moves_sentence(data, texts):
+        sentences.append(texts("short.moved", share=percent(_moved(data))))
     # Which layer lets most in describes the mechanism; it opens a report only where nothing was measured on predictions.
-    if "audio_help" not in findings.sections or nothing_enters(findings.analysis):
+    if data is None or nothing_enters(findings.analysis):
         sentences += enters_sentence(findings.analysis, texts)
-    metrics = findings.sections.get("metrics")
-    if metrics:
-        given = [(name, value) for name, value in metrics["brief"].items() if value is not None]
-        wanted = [f"{name} {number(value, 2)}" for name, value in given if name in OPENING_METRICS]
-        if wanted:
-            sentences.append(texts("short.metrics", metrics=", ".join(wanted)))
-    if "planted" in findings.sections:
-        sentences.append(planted_sentence(findings.sections["planted"], texts))
     return sentences
 
 
+def _share(value: float) -> str:
+    return f"{value:.2f}"
+
+
 def _careful(findings: RunFindings, texts: Texts) -> list[str]:
+    note = findings.analysis.facts.gating_note
+    parts = [] if note is None else [f"**{texts.say(note)}**"]
     data = findings.sections.get("audio_help")
-    if not data or not data["verdict"]:
-        return []
-    parts = [texts("careful.seed", videos=counted(texts, data["n_source_videos"], "source_video"))]
-    primary = data["verdict"][0]
-    if primary["rough"]:
+    if not data:
+        return parts
+    parts += [texts("careful.seed", videos=counted(texts, data["n_source_videos"], "source_video"))]
+    if data["verdict"] and data["verdict"][0]["rough"]:
         parts.append(texts("careful.rough"))
+    if data["metrics"]["available"] and data["metrics"]["reason"]:
+        shown = texts.say(data["metrics"]["reason"])
+        parts.append(texts("audio.reason", reason=shown[0].upper() + shown[1:]))
     batches = findings.sections.get("audit", {}).get("batch_effects")
     if batches and batches["first_window_changes"] and not findings.notes.get("legacy_batches"):
         first, of = batches["first_window_changes"], counted(texts, batches["queries"], "query")
         parts.append(texts("careful.batches", first=first, of=of))
-    return [" ".join(parts)]
+    return parts
