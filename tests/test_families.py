@@ -21,7 +21,7 @@ from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.families import FAMILIES, build
-from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.model.qd_detr import QDDETR, SharedVideos
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from tests.conftest import TINY, scramble
 
@@ -164,17 +164,40 @@ def test_every_variant_computes_what_its_equations_say(name, gating_type, settin
             assert ((ours >= low) & (ours <= high)).all()
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_batches_of_equal_clip_count_give_every_sample_its_value_alone(name):
+def small_one(name: str) -> QDDETR:
     setting = next((s for n, _, s in variants() if n == name), {})
     gating_type = FAMILIES[name].gating_type or "clipwise"
     layers = 1 if name in ("cross_attention", "temporal_gate", "text_audio") else 2
-    model = build(
-        Architecture(
-            **{**TINY, "gating_type": gating_type, "family": name, "settings": setting, "fusion_layers": layers}
-        )
-    ).eval()
+    changed = {"gating_type": gating_type, "family": name, "settings": setting, "fusion_layers": layers}
+    model = build(Architecture(**{**TINY, **changed})).eval()
     scramble(model)
+    return model
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_queries_of_one_video_share_its_fusion_where_that_reads_no_text(name):
+    model = small_one(name)
+    generator = torch.Generator().manual_seed(3)
+    video, audio = (torch.randn(2, 5, dim, generator=generator) for dim in (6, 5))
+    text = torch.randn(3, 4, 4, generator=generator)
+    vids = ["a", "b", "a"]
+    shared = SharedVideos.among(vids)
+    assert shared is not None
+    assert (shared.first.tolist(), shared.of.tolist()) == ([0, 1], [0, 1, 0])
+    assert SharedVideos.among(["a", "b"]) is None
+    batch = {"src_vid": video[shared.of], "src_aud": audio[shared.of], "src_txt": text}
+    with torch.inference_mode():
+        apart = [model.fuse(model.project(text[b : b + 1], None, video[:1], None, audio[:1])) for b in (0, 2)]
+        assert model.fusion_reads_text == (not torch.equal(*apart))
+        if not model.fusion_reads_text:
+            together, alone = model(batch, shared=shared), model(batch)
+            for key in ("pred_logits", "pred_spans", "saliency_scores", "video_mask"):
+                torch.testing.assert_close(together[key], alone[key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_of_equal_clip_count_give_every_sample_its_value_alone(name):
+    model = small_one(name)
     generator = torch.Generator().manual_seed(2)
     tokens = [4, 2]
     batch = {

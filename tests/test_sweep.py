@@ -268,3 +268,31 @@ def test_on_a_legacy_checkpoint_attention_gates_off_equals_g_0_in_the_slow_imple
     with np.load(SHARED / "legacy" / gating_type / "gates_batch1.npz") as recorded:  # what the legacy code itself gave
         for query in queries:
             assert np.abs(fused["baseline"][query.qid] - recorded[f"q{query.qid}_fused"].squeeze()).max() < 1e-3
+
+
+@pytest.mark.parametrize("gating_type", GATING_TYPES)
+def test_queries_of_one_video_have_the_results_that_each_has_alone(gating_type, monkeypatch):
+    model = small_model(gating_type)
+    index, reader = small_data((6, 6, 5), queries_per_video=3)
+    conditions = conditions_of(BY_CHANCE[1:], ["shuffle", "shift"], share=True)
+    rows: list[int] = []
+    fuse = model.fusion.fuse
+    monkeypatch.setattr(
+        model.fusion, "fuse", lambda video, *rest, **more: rows.append(len(video)) or fuse(video, *rest, **more)
+    )
+    together, alone = ({}, {})
+    for size, found in ((6, together), (1, alone)):
+        for results in run_pass(model, samples_of(index, reader, size), PassSettings()):
+            found |= {result.query.qid: result for result in results}
+    assert rows == [2, 1] + 9 * [1]
+    for qid, result in together.items():
+        for key, values in result.gates.arrays.items():
+            np.testing.assert_allclose(values, alone[qid].gates.arrays[key], atol=1e-6)
+        np.testing.assert_allclose(*(one.line["pred_saliency_scores"] for one in (result, alone[qid])), atol=2e-2)
+    swept = [sweep_of(model, index, reader, conditions, size) for size in (6, 1)]
+    for name in swept[0].raw:
+        for one, other in zip(*(run.raw[name] for run in swept), strict=True):
+            np.testing.assert_allclose(one.score, other.score, atol=1e-5)
+            np.testing.assert_allclose(one.span_cxw, other.span_cxw, atol=1e-5)
+    for name in swept[0].gates:
+        np.testing.assert_allclose(swept[0].gates[name].change, swept[1].gates[name].change, atol=1e-6)

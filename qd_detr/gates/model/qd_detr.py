@@ -9,9 +9,9 @@ The way through it is cut in three so that a caller can keep what does not chang
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +46,29 @@ class Projected:
         """The video's padding (B, L), True = padding; None if there is none."""
         return padding_of(self.vid_mask)
 
+    def of_samples(self, videos: SharedVideos) -> Projected:
+        """Return the same with a row per sample, where video, audio and their mask had one per video."""
+        of = videos.of.to(self.video.device)
+        return replace(self, video=self.video[of], audio=self.audio[of], vid_mask=self.vid_mask[of], branches={})
+
     def with_audio(self, audio: Tensor) -> Projected:
         """Return the same with another projected audio (B, L, D)."""
         return replace(self, audio=audio, branches={})
+
+
+class SharedVideos(NamedTuple):
+    """Which samples of a batch are about one video: its V videos stand in rows `first` (V,), `of` (B,) numbers them."""
+
+    first: Tensor
+    of: Tensor
+
+    @classmethod
+    def among(cls, vids: Sequence[str]) -> SharedVideos | None:
+        """Return what is shared among the videos (B) of a batch; None if they all differ."""
+        numbers = {vid: number for number, vid in enumerate(dict.fromkeys(vids))}
+        if len(numbers) == len(vids):
+            return None
+        return cls(torch.tensor([vids.index(vid) for vid in numbers]), torch.tensor([numbers[vid] for vid in vids]))
 
 
 class QDDETR(nn.Module):
@@ -86,6 +106,8 @@ class QDDETR(nn.Module):
     # What the families of gated models change; see `qd_detr.gates.model.families`.
 
     transformer_class = Transformer
+    fusion_reads_text = False
+    """Whether the fused video depends on the sentence, so that the queries of one video cannot share it."""
 
     def _make_transformer(self) -> Transformer:
         a = self.architecture
@@ -125,6 +147,7 @@ class QDDETR(nn.Module):
         *,
         gate_edit: GateEdit | None = None,
         legacy_batch_mask: bool = False,
+        shared: SharedVideos | None = None,
     ) -> Outputs:
         """Return the outputs of a batch: `model(batch)` with the dataset's dict, or the legacy keyword call.
 
@@ -133,6 +156,7 @@ class QDDETR(nn.Module):
             src_txt_mask, src_vid_mask: (B, T), (B, L), 1 = real; None means all real. src_aud_mask: not used.
             gate_edit: an intervention on the gates, for this call alone.
             legacy_batch_mask: mix masks between samples as legacy batches did (see `legacy_mixing_mask`).
+            shared: run projection and fusion once a video; gates are then recorded, and edited, a row a video.
 
         Returns:
             pred_logits (B, Q, 2; foreground first), pred_spans (B, Q, 2; centre and width as fractions),
@@ -153,8 +177,13 @@ class QDDETR(nn.Module):
         if src_vid is None or src_aud is None:
             raise TypeError("src_vid and src_aud are needed: this model fuses audio into video")
         assert not isinstance(src_txt, Mapping)
+        if shared is not None:
+            src_vid, src_aud = src_vid[shared.first], src_aud[shared.first]
+            src_vid_mask = None if src_vid_mask is None else src_vid_mask[shared.first]
         projected = self.project(src_txt, src_txt_mask, src_vid, src_vid_mask, src_aud)
         fused = self.fuse(projected, edit=gate_edit, legacy_batch_mask=legacy_batch_mask)
+        if shared is not None:
+            fused, projected = fused[shared.of.to(fused.device)], projected.of_samples(shared)
         return self.decode(fused, projected, legacy_batch_mask=legacy_batch_mask, training_extras=self.training)
 
     def project(

@@ -7,7 +7,7 @@ given. It leaves nothing on the model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GateEdit
-from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.model.qd_detr import QDDETR, SharedVideos
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
@@ -73,17 +73,33 @@ def run_pass(model: QDDETR, samples: Samples, settings: PassSettings) -> Iterato
         with model.avigate_fusion.recording(sink, measure=settings.injection) as recording:
             for positions, batch in samples.read_batches():
                 queries = [samples.queries[p] for p in positions]
-                recording.set_sample_id([query.qid for query in queries])
+                shared = shared_by(model, queries, settings)
+                first = range(len(queries)) if shared is None else shared.first[shared.of].tolist()
+                recording.set_sample_id([queries[b].qid for b in dict.fromkeys(first)])
                 with torch.inference_mode():
-                    outputs = model(batch, gate_edit=settings.gate_edit, legacy_batch_mask=settings.legacy_batches)
+                    outputs = model(
+                        batch,
+                        gate_edit=settings.gate_edit,
+                        legacy_batch_mask=settings.legacy_batches,
+                        shared=shared,
+                    )
                     lines = submission_lines(queries, outputs, settings.postprocessing)
                 recording.finish()
-                yield [
-                    SampleResult(p, query, line, recorded.pop(query.qid, None), _marks(batch, b))
+                results = [
+                    SampleResult(p, query, line, recorded.get(queries[first[b]].qid), _marks(batch, b))
                     for b, (p, query, line) in enumerate(zip(positions, queries, lines, strict=True))
                 ]
+                recorded.clear()
+                yield results
     finally:
         model.train(was_training)
+
+
+def shared_by(model: QDDETR, queries: Sequence[Query], settings: PassSettings) -> SharedVideos | None:
+    """Return what the queries of a batch can share; None if nothing, or if each has to run by itself."""
+    if model.fusion_reads_text or settings.legacy_batches or settings.gate_edit is not None:
+        return None
+    return SharedVideos.among([query.vid for query in queries])
 
 
 def _marks(batch: dict[str, Any], b: int) -> tuple[str, str]:

@@ -73,7 +73,8 @@ class Probes:
     def query_independence(self, positions: Sequence[int]) -> dict[str, Any]:
         """Check whether gates depend on the query: on queries that share a video, else with another query's text."""
         vids = {self.samples.queries[p].qid: self.samples.queries[p].vid for p in positions}
-        shared = shared_videos(vids)
+        # A fusion without text ran once for the queries of a video: only another text can show that it reads none.
+        shared = shared_videos(vids) if self.model.fusion_reads_text else {}
         if shared:
             worst = max(
                 gate_distance(self.history[ids[0]], self.history[other]) for ids in shared.values() for other in ids[1:]

@@ -21,6 +21,8 @@ from qd_detr.gates.model.qd_detr import Projected
 class InsideTransformer(FamilyModel):
     """Projections, text into the video, fusion over [global | video], heads. The gates depend on the query."""
 
+    fusion_reads_text = True
+
     def first_video(self, projected: Projected, *, legacy_batch_mask: bool = False) -> Tensor:
         """Return [global token | clips that have read the text] (B, 1 + L, D)."""
         positions = clip_positions(projected.vid_mask, self.architecture.hidden_dim).to(projected.video.dtype)

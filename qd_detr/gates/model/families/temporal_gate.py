@@ -56,6 +56,8 @@ class TemporalFusion(GateTracking, nn.Module):
 class TemporalGateModel(FamilyModel):
     """QD-DETR behind that fusion; outputs hold the gate as `alpha` as well."""
 
+    fusion_reads_text = True
+
     def _add_fusion(self) -> None:
         a = self.architecture
         self.fusion = TemporalFusion(a.video_dim, a.audio_dim, a.hidden_dim)

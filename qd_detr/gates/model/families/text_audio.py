@@ -64,6 +64,8 @@ class TextAudioFusion(GateTracking, nn.Module):
 class TextAudioModel(FamilyModel):
     """QD-DETR whose video projection reads the video's features and the refined audio side by side."""
 
+    fusion_reads_text = True
+
     def _add_fusion(self) -> None:
         a = self.architecture
         dim, settings = a.hidden_dim, a.settings

@@ -22,8 +22,8 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GateStep
 from qd_detr.gates.gating import FusionFacts
-from qd_detr.gates.model.qd_detr import QDDETR, Projected
-from qd_detr.gates.runs.inference import PassSettings, run_pass
+from qd_detr.gates.model.qd_detr import QDDETR, Projected, SharedVideos
+from qd_detr.gates.runs.inference import PassSettings, run_pass, shared_by
 from qd_detr.gates.runs.interventions.audio import AudioEdits
 from qd_detr.gates.runs.interventions.binding import BatchFacts, edited
 from qd_detr.gates.runs.interventions.conditions import AudioEdit, Condition, alike
@@ -253,10 +253,17 @@ class _Sweep:
     ) -> dict[str, np.ndarray]:
         """Run all conditions on one batch; return its part, see `_Gathered`."""
         model = self.model
-        projected = model.project(
-            batch["src_txt"], batch["src_txt_mask"], batch["src_vid"], batch["src_vid_mask"], batch["src_aud"]
-        )
-        facts = BatchFacts([query.qid for query in queries], [query.vid for query in queries], projected.vid_mask)
+        shared = self._shared(queries)
+        rows = range(len(queries)) if shared is None else shared.first.tolist()
+        of_rows = [queries[b] for b in rows]
+
+        def once(features: Tensor) -> Tensor:
+            return features if shared is None else features[shared.first]
+
+        video_inputs = (once(batch[name]) for name in ("src_vid", "src_vid_mask", "src_aud"))
+        projected = model.project(batch["src_txt"], batch["src_txt_mask"], *video_inputs)
+        of_samples = projected if shared is None else projected.of_samples(shared)
+        facts = BatchFacts([query.qid for query in of_rows], [query.vid for query in of_rows], projected.vid_mask)
         places = {name: place for place, name in enumerate(self.gathered.ran)}
         baseline: list[_Passed] = []
         part: dict[str, np.ndarray] = {}
@@ -264,10 +271,13 @@ class _Sweep:
         def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_Passed]) -> None:
             if name == BASELINE:
                 baseline.extend(path)
-            outputs = model.decode(fused, projected, legacy_batch_mask=self.settings.legacy_batches)
+            of = None if shared is None else shared.of.to(fused.device)
+            spread = fused if of is None else fused[of]
+            outputs = model.decode(spread, of_samples, legacy_batch_mask=self.settings.legacy_batches)
             found = dict(vars(raw_predictions(outputs)))
             if not inputs.mean_video:
-                found |= _figures(path, baseline, projected.vid_mask, self.model.fusion.facts)
+                figures = _figures(path, baseline, projected.vid_mask, self.model.fusion.facts)
+                found |= {key: values if shared is None else values[shared.of] for key, values in figures.items()}
             part.update((f"{places[name]}.{key}", array) for key, array in found.items())
 
         # The recorded features come first, the baseline first of its branches.
@@ -275,9 +285,9 @@ class _Sweep:
             changed = inputs.audio is not None
             given = projected
             if inputs.audio is not None:
-                given = given.with_audio(model.project_audio(edited_audio[inputs.audio]))
+                given = given.with_audio(model.project_audio(once(edited_audio[inputs.audio])))
             if inputs.mean_video and mean_video is not None:
-                given = replace(given, video=model.project_video(mean_video))
+                given = replace(given, video=model.project_video(once(mean_video)))
             walk = _Walk(
                 model,
                 given,
@@ -289,6 +299,13 @@ class _Sweep:
             )
             walk.from_start(branches)
         return part
+
+    def _shared(self, queries: Sequence[Query]) -> SharedVideos | None:
+        """Return what the queries of a batch share; nothing where the clips of a query's gates are shuffled."""
+        plans = (branch.plan for branches in self.trees.values() for branch in branches)
+        if any(step.op == "shuffle" for plan in plans for steps in plan.values() for step in steps):
+            return None
+        return shared_by(self.model, queries, PassSettings(legacy_batches=self.settings.legacy_batches))
 
 
 class _Walk:
