@@ -82,6 +82,9 @@ def test_both_languages_have_the_same_keys_and_placeholders() -> None:
         "comparison.head.n",
         "audio.reason",
         "audio.verdict",
+        "clustering.entry",
+        "effects.numbers",
+        "evolution.metric",
     }
 
 

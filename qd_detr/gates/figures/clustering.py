@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
-from qd_detr.gates.figures.wording import figure_texts
+from qd_detr.gates.figures.wording import FigureTexts
 from qd_detr.gates.wording import Reason
 
 FloatArray = NDArray[np.float64]
@@ -24,7 +24,6 @@ MAX_GROUPS = 8
 # Kaufman & Rousseeuw (1990), table 4: an average silhouette of at most 0.25 means "no substantial structure".
 MIN_SILHOUETTE = 0.25
 _SILHOUETTE_SAMPLES = 3000  # the silhouette is quadratic in the samples; more are drawn from at random, seeded
-_GROUP_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c8c8c", "#222222")
 _GROUP_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
@@ -132,75 +131,97 @@ class ClusteringData:
 
     Attributes:
         groups: The groups.
-        feature_names: A name per feature, as "attention 0"; as many as the profiles have.
+        features: Kind of gate and layer of each feature; those of a kind stand together.
+        quantity: What a feature is: "injection" or "magnitude", a sample's mean of it.
         gating_type: A name from `gating.GATING_TYPES`.
         n_videos: Videos behind the samples, if known.
-        what: What a feature is, for the caption.
     """
 
     groups: ProfileGroups
-    feature_names: Sequence[str]
+    features: Sequence[tuple[str, int]]
+    quantity: str
     gating_type: str
     n_videos: int | None = None
-    what: str = "a sample's mean gate of each layer"
+
+
+_TOP_IN, _MAP_IN, _BETWEEN_IN = 0.66, 2.3, 1.0
 
 
 @in_house_style
 def plot_clustering(data: ClusteringData, scale: FigureScale | None = None) -> Figure:
-    """Draw groups of samples: where they lie, their mean profiles, and how their number was chosen."""
-    scale = scale or FigureScale()
+    """Draw groups of samples: where they lie, their mean profiles, and how their number was chosen.
+
+    Raises:
+        ValueError: There are not as many features as the profiles have.
+    """
+    texts = (scale or FigureScale()).texts
     groups = data.groups
-    n_features = len(data.feature_names)
-    if n_features != groups.centres.shape[1]:
-        raise ValueError(f"needs {groups.centres.shape[1]} feature names, got {n_features}")
+    if len(data.features) != groups.centres.shape[1]:
+        raise ValueError(f"needs {groups.centres.shape[1]} features, got {len(data.features)}")
     profile_height = 0.3 * groups.n_groups
-    crowded = n_features > 10
-    videos = f" of {figure_texts('en').counted(data.n_videos, 'video')}" if data.n_videos is not None else ""
     caption = style.caption_lines(
-        scale.texts,
-        f"n = {figure_texts('en').counted(len(groups.labels), 'sample')}{videos}; {data.gating_type} gates. "
-        f"Profile: {data.what}. "
-        "Groups by k-means, their number by the largest average silhouette; below the dashed line there is no structure.",
-        scale.texts("sign_caveat"),
+        texts,
+        texts(
+            "clustering.about",
+            samples=texts.n_samples(len(groups.labels), data.n_videos),
+            gating=data.gating_type,
+            quantity=texts(f"clustering.{data.quantity}"),
+        ),
+        texts("patterns.about_injection", formula=style.INJECTION_FORMULA) if data.quantity == "injection" else "",
     )
-    height = 0.66 + 2.3 + 0.95 + profile_height + (0.75 if crowded else 0.32) + style.caption_height(caption)
-    figure = style.new_figure(height)
-    style.add_heading(figure, "Groups of samples with alike gate profiles")
-    axes = style.add_axes_inches(figure, 0.65, 0.66, 3.6, 2.3)
-    _draw_map(axes, groups)
-    axes = style.add_axes_inches(figure, 5.0, 0.66, 2.0, 2.3)
-    _draw_silhouettes(axes, groups)
-    left = 1.35
-    axes = style.add_axes_inches(figure, left, 0.66 + 2.3 + 0.95, style.PAGE_WIDTH_IN - left - 0.75, profile_height)
-    limit = max(scale.gate_limit, style.largest(np.abs(groups.centres)))
-    image = axes.imshow(groups.centres, aspect="auto", cmap=style.GATE_COLOURS, vmin=-limit, vmax=limit)
-    axes.set_title("Mean profile of each group")
-    style.set_row_ticks(
-        axes, [f"{name} (n = {size:,})" for name, size in zip(_names(groups), groups.sizes, strict=True)]
-    )
-    axes.set_xticks(np.arange(n_features), data.feature_names, rotation=90 if crowded else 0, fontsize=7)
-    axes.tick_params(axis="x", length=0)
-    axes.spines[:].set_visible(False)
-    if n_features <= 16:
-        for (row, column), value in np.ndenumerate(groups.centres):
-            ink = "white" if abs(value) > 0.75 * limit else "black"
-            axes.text(column, row, style.signed(float(value)), ha="center", va="center", size=6.8, color=ink)
-    bar_axes = style.add_axes_inches(figure, style.PAGE_WIDTH_IN - 0.62, 0.66 + 2.3 + 0.95, 0.1, profile_height)
-    bar = figure.colorbar(image, cax=bar_axes, ticks=[-limit, 0, limit])
-    bar.ax.set_yticklabels([style.plain(-limit, 1), "0", style.plain(limit, 1)])
-    bar.ax.tick_params(labelsize=7)
+    figure = style.new_figure(_TOP_IN + _MAP_IN + _BETWEEN_IN + profile_height + 0.45 + style.caption_height(caption))
+    style.add_heading(figure, texts("clustering.heading"))
+    _draw_map(style.add_axes_inches(figure, 0.65, _TOP_IN, 3.6, _MAP_IN), groups, texts)
+    _draw_silhouettes(style.add_axes_inches(figure, 5.0, _TOP_IN, 2.0, _MAP_IN), groups, texts)
+    _draw_profiles(figure, data, _TOP_IN + _MAP_IN + _BETWEEN_IN, profile_height, texts)
     style.add_caption(figure, caption)
     return figure
 
 
-def _names(groups: ProfileGroups) -> list[str]:
-    return [f"group {chr(ord('A') + group)}" for group in range(groups.n_groups)]
+def _names(groups: ProfileGroups, texts: FigureTexts) -> list[str]:
+    return [texts("clustering.group", letter=style.group_letter(group)) for group in range(groups.n_groups)]
 
 
-def _draw_map(axes: Axes, groups: ProfileGroups) -> None:
+def _draw_profiles(figure: Figure, data: ClusteringData, top: float, height: float, texts: FigureTexts) -> None:
+    """Draw the groups' mean profiles, a block of layers per kind of gate, on one scale from 0."""
+    groups, left, gap, bar_room = data.groups, 1.35, 0.16, 0.75
+    kinds = list(dict.fromkeys(kind for kind, _ in data.features))
+    unit = (style.PAGE_WIDTH_IN - left - bar_room - gap * (len(kinds) - 1)) / len(data.features)
+    limit = style.round_up(style.largest(groups.centres))
+    above = 1 - (top - 0.34) / figure.get_size_inches()[1]
+    title = texts("clustering.profile", quantity=texts(f"clustering.{data.quantity}"))
+    figure.text(left / style.PAGE_WIDTH_IN, above, title, size=8.5, weight="bold", va="bottom")
+    place = left
+    for kind in kinds:
+        columns = [index for index, (of, _) in enumerate(data.features) if of == kind]
+        axes = style.add_axes_inches(figure, place, top, unit * len(columns), height)
+        centres = groups.centres[:, columns]
+        image = axes.imshow(centres, aspect="auto", cmap=style.MAGNITUDE_COLOURS, vmin=0, vmax=limit)
+        axes.set_title(texts.gate_title(kind), fontsize=8, fontweight="normal", pad=3)
+        step = max(1, int(np.ceil(0.16 / unit)))
+        axes.set_xticks(np.arange(0, len(columns), step), [str(data.features[one][1]) for one in columns[::step]])
+        axes.set_xlabel(texts("layers_axis"), labelpad=1)
+        axes.tick_params(axis="both", length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_yticks([])
+        if place == left:
+            rows = zip(_names(groups, texts), groups.sizes, strict=True)
+            style.set_row_ticks(axes, [texts("clustering.row", group=name, n=f"{size:,}") for name, size in rows])
+        if unit >= 0.34:
+            for (row, column), value in np.ndenumerate(centres):
+                ink = "black" if value > 0.6 * limit else "white"
+                axes.text(column, row, style.plain(float(value)), ha="center", va="center", size=6.8, color=ink)
+        place += unit * len(columns) + gap
+    bar_axes = style.add_axes_inches(figure, style.PAGE_WIDTH_IN - 0.62, top, 0.1, height)
+    bar = figure.colorbar(image, cax=bar_axes, ticks=[0, limit])
+    bar.ax.set_yticklabels(["0", style.brief(limit)])
+    bar.ax.tick_params(labelsize=7)
+
+
+def _draw_map(axes: Axes, groups: ProfileGroups, texts: FigureTexts) -> None:
     n = len(groups.labels)
     size, alpha = (22, 0.85) if n <= 100 else (10, 0.55) if n <= 600 else (6, 0.45)
-    for group, name in enumerate(_names(groups)):
+    for group, name in enumerate(_names(groups, texts)):
         points = groups.coordinates[groups.labels == group]
         axes.scatter(
             points[:, 0],
@@ -208,15 +229,16 @@ def _draw_map(axes: Axes, groups: ProfileGroups) -> None:
             s=size,
             alpha=alpha,
             linewidths=0,
-            color=_GROUP_COLOURS[group % 8],
+            color=style.group_colour(group),
             marker=_GROUP_MARKERS[group % 8],
-            label=f"{name}, n = {groups.sizes[group]:,}",
+            label=texts("clustering.entry", group=name, n=f"{groups.sizes[group]:,}"),
             zorder=3,
         )
     axes.grid()
-    axes.set_title("Samples on the two main axes of difference")
-    axes.set_xlabel(f"1st principal component ({groups.explained[0]:.0%} of variance)")
-    axes.set_ylabel(f"2nd ({groups.explained[1]:.0%})")
+    axes.set_title(texts("clustering.map"))
+    first, second = (texts("percent", value=f"{100 * share:.0f}") for share in groups.explained)
+    axes.set_xlabel(texts("clustering.first", share=first))
+    axes.set_ylabel(texts("clustering.second", share=second))
     low, high = axes.get_ylim()
     # Head room for the legend, which would otherwise lie on points.
     axes.set_ylim(low, high + (high - low) * 0.12 * np.ceil(groups.n_groups / 2))
@@ -228,13 +250,13 @@ def _draw_map(axes: Axes, groups: ProfileGroups) -> None:
             handle.set_alpha(1)
 
 
-def _draw_silhouettes(axes: Axes, groups: ProfileGroups) -> None:
+def _draw_silhouettes(axes: Axes, groups: ProfileGroups, texts: FigureTexts) -> None:
     ks = sorted(groups.silhouettes)
     values = [groups.silhouettes[k] for k in ks]
     axes.plot(ks, values, color=style.NEUTRAL_COLOUR, marker="o", markersize=4, linewidth=1)
     axes.plot([groups.n_groups], [groups.silhouette], "o", color=style.ATTENTION_COLOUR, markersize=7)
     axes.annotate(
-        f"{groups.n_groups} groups: {groups.silhouette:.2f}",
+        texts("clustering.chosen", n=groups.n_groups, silhouette=f"{groups.silhouette:.2f}"),
         (groups.n_groups, groups.silhouette),
         xytext=(0, 7),
         textcoords="offset points",
@@ -245,6 +267,6 @@ def _draw_silhouettes(axes: Axes, groups: ProfileGroups) -> None:
     axes.set_ylim(min(0.0, *values), 1.08)
     axes.set_xlim(ks[0] - 0.5, ks[-1] + 0.5)
     axes.set_xticks(ks)
-    axes.set_title("How many groups")
-    axes.set_xlabel("number of groups")
-    axes.set_ylabel("average silhouette")
+    axes.set_title(texts("clustering.how_many"))
+    axes.set_xlabel(texts("clustering.number"))
+    axes.set_ylabel(texts("clustering.silhouette"))

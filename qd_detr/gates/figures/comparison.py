@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.sample_data import SampleData
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten
-from qd_detr.gates.figures.wording import figure_texts
-from qd_detr.gates.gating import ATTENTION, GATES
+from qd_detr.gates.figures.wording import FigureTexts, headed
+from qd_detr.gates.gating import ATTENTION
 
 MAX_COMPARED = 8
 FloatArray = NDArray[np.float64]
@@ -50,7 +51,9 @@ def _layer_marks(values: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, 
 
 @in_house_style
 def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> Figure:
-    """Draw samples side by side: per layer both gates and the injection with spread; over time where gates vary.
+    """Draw samples side by side: one quantity for all gates, per layer with its spread, and over time where it varies.
+
+    It is the injection where that was measured, else the gates' magnitude.
 
     Raises:
         ValueError: There are none or more than eight samples, or they differ in gating type or number of layers.
@@ -62,23 +65,23 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
     if len(fusions) > 1:
         raise ValueError(f"samples of one gating type and number of layers can be compared, got {sorted(fusions)}")
     ((gating_type, n_layers, kinds),) = fusions
-    scale = scale or FigureScale()
-    injections = [sample.injection_of(ATTENTION.kind) for sample in samples]
-    with_injection = any(injection is not None for injection in injections)
-    ceiling = scale.injection_top(ATTENTION.kind, *injections)
-    over_time = samples[0].gating.per_clip or with_injection
+    texts = (scale or FigureScale()).texts
+    quantity = "injection" if any(sample.injection for sample in samples) else "magnitude"
+    shown = [kind for kind in kinds if quantity == "magnitude" or any(kind in sample.injection for sample in samples)]
+    values = {kind: [_values(sample, kind, quantity) for sample in samples] for kind in shown}
+    strips = {kind: [_strip(sample, kind, quantity) for sample in samples] for kind in shown}
+    leading = ATTENTION.kind if ATTENTION.kind in shown else shown[0]
+    over_time = any(strip is not None for strip in strips[leading])
     strip = max(0.3, n_layers * (0.15 if n_layers <= 4 else 0.085))
     n_rows = int(np.ceil(len(samples) / 2)) if over_time else 0
     summary_height = max(0.6, 0.055 * n_layers * (len(samples) + 1.5))
-    legend_height = 0.17 * len(samples)
-    top = 0.42 + legend_height + 0.42
+    top = 0.42 + 0.17 * len(samples) + 0.42
     cell = 0.44 + strip
-    chosen = f" {data.chosen}" if data.chosen else ""
     caption = style.caption_lines(
-        scale.texts,
-        f"n = {figure_texts('en').counted(len(samples), 'sample')}; {gating_type} gates.{chosen} "
-        "Points: mean over a sample's values; lines: 5\N{EN DASH}95 %.",
-        scale.texts("sign_caveat"),
+        texts,
+        texts("comparison.about", samples=texts.counted(len(samples), "sample"), gating=gating_type),
+        texts("patterns.about_injection", formula=style.INJECTION_FORMULA) if quantity == "injection" else "",
+        data.chosen,
     )
     # An odd last strip leaves room for the colour bar beside it; else it has a row of its own.
     foot = 0.2 if len(samples) % 2 else 0.58
@@ -86,31 +89,56 @@ def plot_comparison(data: ComparisonData, scale: FigureScale | None = None) -> F
         top + summary_height + 0.5 + (0.35 + n_rows * cell + foot if over_time else 0) + style.caption_height(caption)
     )
     figure = style.new_figure(height)
-    style.add_heading(figure, "Samples compared")
+    style.add_heading(figure, texts("comparison.heading"))
     _draw_legend(figure, samples)
-    columns = [_INJECTION, *kinds] if with_injection else list(kinds)
     gap = 0.3
-    width = (style.PAGE_WIDTH_IN - 0.85 - gap * (len(columns) - 1) - 0.2) / len(columns)
-    for column, name in enumerate(columns):
+    width = min((style.PAGE_WIDTH_IN - 0.85 - gap * (len(shown) - 1) - 0.2) / len(shown), 3.6)
+    # Panels side by side have one scale, up to the spread of all.
+    ends = [high for of_kind in values.values() for layers in of_kind if layers for high in _layer_marks(layers)[2]]
+    limit = 1.05 * style.largest(ends) or 1.0
+    for column, kind in enumerate(shown):
         axes = style.add_axes_inches(figure, 0.72 + column * (width + gap), top, width, summary_height)
-        _draw_layers(axes, samples, name, n_layers)
-        if name == _INJECTION:
-            axes.set_xlim(0, ceiling)
-            axes.set_title("Attention injection")
-            axes.set_xlabel("|g \N{DOT OPERATOR} branch| / |residual|")
-        else:
-            style.set_gate_ticks(axes, scale.gate_limit)
-            axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
-            axes.set_title(GATES[name].title)
-            axes.set_xlabel("gate")
+        _draw_layers(axes, values[kind], n_layers, texts)
+        axes.set_xlim(0, limit)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.set_title(texts.gate_title(kind))
+        axes.set_xlabel(texts(f"clustering.{quantity}"))
         axes.tick_params(labelleft=column == 0)
     if over_time:
-        _draw_strips(figure, samples, top + summary_height + 0.5, strip, cell, scale, ceiling)
+        title = texts(f"comparison.{quantity}", gate=texts.gate(leading))
+        found = _Strips(samples, strips[leading], headed(title), texts(f"clustering.{quantity}"), texts)
+        _draw_strips(figure, found, top + summary_height + 0.5, strip, cell)
     style.add_caption(figure, caption)
     return figure
 
 
-_INJECTION = "attention injection"  # the column beside those of the gates
+@dataclass(frozen=True, eq=False)
+class _Strips:
+    """Strips of layers over seconds, (layers, clips) each, one per sample."""
+
+    samples: Sequence[SampleData]
+    values: Sequence[FloatArray | None]
+    title: str
+    unit: str
+    texts: FigureTexts
+
+
+def _values(sample: SampleData, kind: str, quantity: str) -> list[FloatArray]:
+    """Give a sample's values of the quantity per layer; none where it was not measured."""
+    if quantity == "injection":
+        injection = sample.injection_of(kind)
+        return [] if injection is None else list(injection)
+    return [np.abs(gate).ravel() for gate in sample.gates(kind)]
+
+
+def _strip(sample: SampleData, kind: str, quantity: str) -> FloatArray | None:
+    """Give a sample's quantity over time, (layers, clips); None where it was not measured, or does not follow time."""
+    if quantity == "injection":
+        return sample.injection_of(kind)
+    if not sample.gating.per_clip:
+        return None
+    gates = np.abs(np.stack(sample.gates(kind)))
+    return gates.mean(axis=2) if sample.gating.per_channel else gates
 
 
 def _letter(index: int) -> str:
@@ -131,17 +159,12 @@ def _draw_legend(figure: Figure, samples: Sequence[SampleData]) -> None:
         put_text(artist, shorten(words, width - 0.45, 7.8))
 
 
-def _draw_layers(axes: Axes, samples: Sequence[SampleData], name: str, n_layers: int) -> None:
+def _draw_layers(axes: Axes, samples: Sequence[list[FloatArray]], n_layers: int, texts: FigureTexts) -> None:
     step = 0.8 / max(len(samples), 2)
-    for index, sample in enumerate(samples):
-        if name == _INJECTION:
-            injection = sample.injection_of(ATTENTION.kind)
-            if injection is None:
-                continue
-            values = list(injection)
-        else:
-            values = [layer.ravel() for layer in sample.gates(name)]
-        mean, low, high = _layer_marks(values)
+    for index, layers in enumerate(samples):
+        if not layers:
+            continue
+        mean, low, high = _layer_marks(layers)
         rows = np.arange(n_layers) + (index - (len(samples) - 1) / 2) * step
         axes.hlines(rows, low, high, color=_COLOURS[index], linewidth=1.3, alpha=0.75, zorder=2)
         axes.plot(
@@ -153,47 +176,27 @@ def _draw_layers(axes: Axes, samples: Sequence[SampleData], name: str, n_layers:
             zorder=3,
             markeredgecolor="white",
             markeredgewidth=0.4,
+            clip_on=False,
         )
     axes.set_ylim(n_layers - 0.45, -0.55)
-    style.set_row_ticks(axes, [f"layer {layer_idx}" for layer_idx in range(n_layers)])
+    style.set_row_ticks(axes, texts.layers(n_layers))
     axes.grid(axis="x")
     for row in range(1, n_layers):
         axes.axhline(row - 0.5, color="#dddddd", linewidth=0.6, zorder=1)
 
 
-def _draw_strips(
-    figure: Figure,
-    samples: Sequence[SampleData],
-    top: float,
-    strip: float,
-    cell: float,
-    scale: FigureScale,
-    ceiling: float,
-) -> None:
+def _draw_strips(figure: Figure, found: _Strips, top: float, strip: float, cell: float) -> None:
     """Draw a strip of layers over seconds per sample, two in a row, ground truth above it."""
+    samples, texts = found.samples, found.texts
     height = figure.get_size_inches()[1]
-    title, unit, colours, limits = {
-        "clipwise": ("Attention gate over time", "gate", style.GATE_COLOURS, (-scale.gate_limit, scale.gate_limit)),
-        "elementwise": (
-            "Attention gate over time: mean |gate| over the channels",
-            "|gate|",
-            style.MAGNITUDE_COLOURS,
-            (0.0, scale.gate_limit),
-        ),
-        "global": (
-            "Injection of the attention gate over time (the gate itself is one value)",
-            "injection",
-            style.MAGNITUDE_COLOURS,
-            (0.0, ceiling),
-        ),
-    }[samples[0].gating.form]
+    limit = style.round_up(style.largest(*found.values))
     top += 0.12
-    figure.text(0.12 / style.PAGE_WIDTH_IN, 1 - top / height, title, size=8.5, weight="bold", va="center")
+    figure.text(0.12 / style.PAGE_WIDTH_IN, 1 - top / height, found.title, size=8.5, weight="bold", va="center")
     if any(sample.true_windows_s is not None for sample in samples):
         figure.text(
             1 - 0.12 / style.PAGE_WIDTH_IN,
             1 - top / height,
-            "green bars: ground-truth windows",
+            texts("comparison.green"),
             size=7.2,
             va="center",
             ha="right",
@@ -228,7 +231,7 @@ def _draw_strips(
             color=_COLOURS[index],
         )
         axes = style.add_axes_inches(figure, place[0], place[1] + 0.26, width, strip)
-        values = _strip_values(sample)
+        values = found.values[index]
         n_layers = sample.n_layers
         axes.set_xlim(0, end_s)
         axes.set_ylim(n_layers - 0.5, -0.5)
@@ -237,36 +240,29 @@ def _draw_strips(
                 values,
                 aspect="auto",
                 interpolation="nearest",
-                cmap=colours,
-                vmin=limits[0],
-                vmax=limits[1],
+                cmap=style.MAGNITUDE_COLOURS,
+                vmin=0,
+                vmax=limit,
                 extent=(0, sample.n_clips * sample.clip_length_s, n_layers - 0.5, -0.5),
             )
             axes.set_xlim(0, end_s)
         axes.set_xticks(style.time_ticks(end_s, most=6))
         named = range(n_layers) if n_layers <= 4 else range(0, n_layers, 3)
-        axes.set_yticks(list(named), [f"layer {layer_idx}" if column == 0 else "" for layer_idx in named], fontsize=7)
+        names = texts.layers(n_layers)
+        axes.set_yticks(list(named), [names[one] if column == 0 else "" for one in named], fontsize=7)
         axes.tick_params(axis="y", length=0)
         below_is_empty = index + 2 >= len(samples)
         axes.tick_params(labelbottom=below_is_empty)
         if below_is_empty:
-            axes.set_xlabel("time (s)", labelpad=1)
+            axes.set_xlabel(texts("time"), labelpad=1)
     if image is not None:
         bar_top = top + (last_row + 1) * cell + 0.22
         right = len(samples) % 2 == 1
         # Beside the last strip where that place is free, else at the right end of the time axis's row.
         bar_left = left + width + gap + 0.3 if right else style.PAGE_WIDTH_IN - 1.4
         bar_axes = style.add_axes_inches(figure, bar_left, bar_top - (0.5 if right else -0.06), 1.1, 0.08)
-        bar = figure.colorbar(
-            image, cax=bar_axes, orientation="horizontal", ticks=[limits[0], sum(limits) / 2, limits[1]]
-        )
+        bar = figure.colorbar(image, cax=bar_axes, orientation="horizontal")
+        ticks = [0, limit / 2, limit]
+        bar.set_ticks(ticks, labels=[style.brief(tick) for tick in ticks])
         bar.ax.tick_params(labelsize=6.8, pad=1.5)
-        bar.ax.set_title(unit, fontsize=7, fontweight="normal", pad=2, loc="center")
-
-
-def _strip_values(sample: SampleData) -> FloatArray | None:
-    """Give what the strip shows, (layers, clips)."""
-    if not sample.gating.per_clip:
-        return sample.injection_of(ATTENTION.kind)
-    gates = np.stack(sample.gates(ATTENTION.kind))
-    return np.abs(gates).mean(axis=2) if sample.gating.per_channel else gates
+        bar.ax.set_title(found.unit, fontsize=7, fontweight="normal", pad=2, loc="center")

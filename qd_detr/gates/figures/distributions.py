@@ -1,11 +1,11 @@
-"""Figures over all samples: `overall_statistics` and `layer_distributions`, from counts and summaries, never from raw values.
+"""Figures over all samples: `overall_statistics` and `layer_distributions`, from counts and a value per sample.
 
-Letters: N layers, K bins.
+Letters: P points (videos or samples), N layers, K bins.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,11 +14,12 @@ from matplotlib.collections import PatchCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
-from qd_detr.gates.figures.wording import figure_texts
+from qd_detr.gates.figures.wording import FigureTexts, headed
 from qd_detr.gates.gating import GATES
 
 FloatArray = NDArray[np.float64]
@@ -122,28 +123,34 @@ class OverallData:
         n_samples: Samples (queries) behind the counts.
         n_videos: Videos behind them: the true n where gates do not depend on the query. None if not known.
         gates: By kind of gate.
-        injection: By kind, per-sample mean injection, summarised over samples; empty leaves it out.
+        magnitude: By kind the mean |gate| of every point, (P, N); NaN where there is no value.
+        injection: By kind the mean injection of every point, (P, N); empty leaves it out.
+        points: What a point is: "video" or "sample".
     """
 
     gating_type: str
     n_samples: int
     gates: Mapping[str, GateDistribution]
     n_videos: int | None = None
-    injection: Mapping[str, LayerSummary] = field(default_factory=dict)
+    magnitude: Mapping[str, ArrayLike] = field(default_factory=dict)
+    injection: Mapping[str, ArrayLike] = field(default_factory=dict)
+    points: str = "sample"
 
     @property
     def first(self) -> GateDistribution:
         """The distribution of the first kind of gate."""
         return next(iter(self.gates.values()))
 
-    def caption(self) -> str:
+    def n(self, texts: FigureTexts) -> str:
         """Say what n is."""
-        n = figure_texts("en").counted(self.n_samples, "sample")
-        if self.n_videos is not None:
-            n += f" of {figure_texts('en').counted(self.n_videos, 'video')}"
         values = int(np.asarray(self.first.counts).sum())
-        layers = figure_texts("en").counted(self.first.n_layers, "layer")
-        return f"n = {n}; {values:,} values of each gate; {self.gating_type} gates, {layers}."
+        return texts(
+            "overall.n",
+            samples=texts.n_samples(self.n_samples, self.n_videos),
+            values=f"{values:,}",
+            gating=self.gating_type,
+            layers=texts.counted(self.first.n_layers, "layer"),
+        )
 
 
 def rebin(edges: ArrayLike, counts: ArrayLike, target_edges: ArrayLike) -> tuple[FloatArray, FloatArray]:
@@ -170,110 +177,160 @@ def _shares(counts: FloatArray) -> FloatArray:
     return np.divide(100 * counts, total, out=np.zeros_like(counts), where=total > 0)
 
 
-def draw_layer_summary(axes: Axes, summary: LayerSummary, colour: str, limits: tuple[float, float]) -> None:
-    """Draw mean and spread per layer as rows: thin bar 5 to 95 %, thick bar 25 to 75 %, tick median, diamond mean."""
-    mean = summary.column("mean")
-    rows = np.arange(len(mean))
-    axes.hlines(rows, summary.column("p05"), summary.column("p95"), color=colour, linewidth=1.2, zorder=2)
-    axes.hlines(rows, summary.column("p25"), summary.column("p75"), color=colour, linewidth=5, alpha=0.45, zorder=3)
-    axes.plot(summary.column("median"), rows, "|", color=colour, markersize=9, markeredgewidth=1.6, zorder=4)
-    axes.plot(mean, rows, "D", color=colour, markersize=4.2, markeredgecolor="white", markeredgewidth=0.7, zorder=5)
-    axes.set_xlim(*limits)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    style.set_row_ticks(axes, [f"layer {row}" for row in rows])
-    axes.grid(axis="x")
-    for row, value in enumerate(mean):
+def draw_points(axes: Axes, values: FloatArray, colour: str, top: float, texts: FigureTexts) -> None:
+    """Draw a row per layer: a dot per point over its box (25 to 75 %, median) and whiskers (5 to 95 %), the mean at the right."""
+    n_points, n_layers = values.shape
+    marks = LayerSummary.of_values(values)
+    # The golden ratio's multiples fill a row evenly, and stay where they are from run to run.
+    apart = 0.62 * ((np.arange(n_points) * 0.6180339887) % 1 - 0.5)
+    size, alpha = (9, 0.75) if n_points <= 60 else (5, 0.5) if n_points <= 400 else (2.5, 0.3)
+    for row in range(n_layers):
+        low, box_low, median, box_high, high = (
+            marks.column(name)[row] for name in ("p05", "p25", "median", "p75", "p95")
+        )
+        axes.add_patch(
+            Rectangle((box_low, row - 0.36), box_high - box_low, 0.72, facecolor=colour, alpha=0.16, zorder=2)
+        )
+        axes.hlines(row, low, high, color=colour, linewidth=0.8, zorder=2)
+        axes.vlines(median, row - 0.36, row + 0.36, color=colour, linewidth=1.6, zorder=3)
+        order = np.argsort(values[:, row], kind="stable")  # neighbours in value lie apart
+        axes.scatter(values[order, row], row + apart, s=size, color=colour, alpha=alpha, linewidths=0, zorder=4)
+        mean = marks.column("mean")[row]
+        axes.plot(
+            [mean], [row], "D", color="white", markersize=4.4, markeredgecolor=colour, markeredgewidth=1.1, zorder=5
+        )
         axes.annotate(
-            style.plain(float(value), 2 if limits[1] >= 0.1 else 3),
+            style.brief(mean) if np.isfinite(mean) else texts("not_known"),
             (1.015, row),
             xycoords=axes.get_yaxis_transform(),
             va="center_baseline",
             size=7.2,
             annotation_clip=False,
         )
+    axes.set_xlim(-0.015 * top, top)
+    axes.set_ylim(n_layers - 0.5, -0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    style.set_row_ticks(axes, texts.layers(n_layers))
+    axes.grid(axis="x")
 
 
-def _summary_legend() -> list[Line2D | Patch]:
+def _points_legend(texts: FigureTexts, points: str) -> list[Line2D | Patch]:
     grey = style.NEUTRAL_COLOUR
     return [
-        Line2D([], [], color=grey, marker="D", markersize=4.2, linestyle="none", label="mean (number at the right)"),
-        Line2D([], [], color=grey, marker="|", markersize=8, markeredgewidth=1.6, linestyle="none", label="median"),
-        Line2D([], [], color=grey, linewidth=5, alpha=0.45, label="25\N{EN DASH}75 %"),
-        Line2D([], [], color=grey, linewidth=1.2, label="5\N{EN DASH}95 %"),
+        Line2D([], [], color=grey, marker="o", markersize=3, linestyle="none", label=texts(f"overall.{points}")),
+        Line2D(
+            [],
+            [],
+            color="white",
+            marker="D",
+            markersize=4.4,
+            markeredgecolor=grey,
+            linestyle="none",
+            label=texts("overall.mean"),
+        ),
+        Line2D(
+            [],
+            [],
+            color=grey,
+            marker="|",
+            markersize=8,
+            markeredgewidth=1.6,
+            linestyle="none",
+            label=texts("overall.median"),
+        ),
+        Patch(facecolor=grey, alpha=0.25, label=texts("percentiles", low=25, high=75)),
+        Line2D([], [], color=grey, linewidth=0.8, label=texts("percentiles", low=5, high=95)),
     ]
 
 
-def _histogram(axes: Axes, data: OverallData, limit: float, magnitude: bool) -> None:
+def _histogram(axes: Axes, data: OverallData, limits: tuple[float, float], texts: FigureTexts, magnitude: bool) -> None:
+    low, high = limits
+    reach = max(abs(low), abs(high))
     for kind, gate in data.gates.items():
-        colour, label = style.ROLE_COLOURS[GATES[kind].role], f"{GATES[kind].label} gate"
-        edges, counts = gate.magnitudes(limit) if magnitude else gate.binned(limit)
+        colour = style.ROLE_COLOURS[GATES[kind].role]
+        edges, counts = gate.magnitudes(reach) if magnitude else gate.binned(reach)
         share = _shares(counts.sum(axis=0))
-        axes.stairs(share, edges, color=colour, linewidth=1.2, fill=False, label=label, zorder=3)
+        axes.stairs(share, edges, color=colour, linewidth=1.2, fill=False, label=texts.gate(kind), zorder=3)
         axes.stairs(share, edges, color=colour, alpha=0.18, fill=True, zorder=2)
-    if magnitude:
-        axes.set_xlim(0, limit)
-    else:
-        style.set_gate_ticks(axes, limit)
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    if low < 0:
+        axes.axvline(0, color=style.FAINT_COLOUR, linewidth=0.7, zorder=1)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.08)
     axes.grid(axis="y")
-    axes.set_ylabel("% of values")
-    axes.set_xlabel("magnitude |gate|" if magnitude else "gate")
+    axes.set_ylabel(texts("overall.share"))
+    axes.set_xlabel(texts("overall.magnitude_axis" if magnitude else "overall.gate_axis"))
+
+
+def _signed_limits(gates: Iterable[GateDistribution]) -> tuple[float, float]:
+    """Give the ends of the bins that hold values, 0 among them, moved out to round numbers: no axis is half empty."""
+    low = high = 0.0
+    for gate in gates:
+        edges = np.asarray(gate.edges, dtype=float)
+        filled = np.flatnonzero(np.asarray(gate.counts).sum(axis=0))
+        if filled.size:
+            low, high = min(low, edges[filled[0]]), max(high, edges[filled[-1] + 1])
+    return -style.round_up(-low) if low < 0 else 0.0, style.round_up(high) if high > 0 else 0.0
 
 
 @in_house_style
 def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
-    """Draw the gates of a whole run: injection per layer first, gates per layer, then all values.
+    """Draw the gates of a whole run: injection and magnitude of every video per layer, all values, signed ones last.
+
+    Panels side by side have one scale.
 
     Args:
-        data: Counts and summaries over all valid values.
+        data: A value per video or sample, and counts of all valid values.
         scale: The report's scale.
     """
-    scale = scale or FigureScale()
-    limit, n = scale.gate_limit, data.first.n_layers
-    with_injection = bool(data.injection)
-    row_height = 0.3 + 0.2 * max(n, 2)
-    tops = ([row_height] if with_injection else []) + [row_height, 1.55]
-    injected = "Injection: of each sample's mean over its clips." if with_injection else ""
-    caption = style.caption_lines(scale.texts, f"{data.caption()} {injected}", scale.texts("sign_caveat"))
-    height = 0.55 + sum(tops) + 0.72 * len(tops) + style.caption_height(caption) - 0.1
+    texts = (scale or FigureScale()).texts
+    n = data.first.n_layers
+    rows = [
+        (name, {kind: np.asarray(values, dtype=float) for kind, values in found.items()})
+        for name, found in (("injection", data.injection), ("magnitude", data.magnitude))
+        if found
+    ]
+    row_height = 0.14 + 0.3 * n if n <= 4 else 0.14 + 0.22 * n
+    caption = style.caption_lines(texts, data.n(texts) + " " + texts("overall.about"), texts("sign_caveat"))
+    height = 0.86 + len(rows) * (row_height + 0.72) + 1.35 + 0.4 + style.caption_height(caption)
     figure = style.new_figure(height)
-    style.add_heading(figure, "Gates over all samples")
-    share = 2 / max(2, len(data.gates))  # of the width that each column has where there are two
-    columns = {kind: 0.75 + 3.53 * share * i for i, kind in enumerate(data.gates)}
-    width = 3.53 * share - 1.13
-    top = 0.62
-    if with_injection:
-        for kind, summary in data.injection.items():
-            gate = GATES[kind]
-            axes = style.add_axes_inches(figure, columns[kind], top, width, row_height)
-            ceiling = scale.injection_top(kind, summary.p95, summary.mean)
-            draw_layer_summary(axes, summary, style.ROLE_COLOURS[gate.role], (0, ceiling))
-            axes.set_title(f"Injection of the {gate.label} gate")
-            axes.set_xlabel(f"|g \N{DOT OPERATOR} branch| / |residual|: {scale.texts.role(kind)}")
+    style.add_heading(figure, texts("overall.heading"))
+    columns = max(2, len(data.gates))
+    pitch = 7.06 / columns
+    width = pitch - 1.13
+    top = 0.86
+    for name, found in rows:
+        end = 1.04 * style.largest(*found.values()) or 1.0
+        for column, (kind, values) in enumerate(found.items()):
+            axes = style.add_axes_inches(figure, 0.75 + pitch * column, top, width, row_height)
+            draw_points(axes, values, style.ROLE_COLOURS[GATES[kind].role], end, texts)
+            axes.set_title(headed(texts(f"overall.{name}", gate=texts.gate(kind))))
+            formula = (
+                f"{texts.role(kind)}: {style.INJECTION_FORMULA}"
+                if name == "injection"
+                else texts("overall.magnitude_axis")
+            )
+            axes.set_xlabel(formula, fontsize=7.4 if columns == 2 else 6.4)
         top += row_height + 0.72
-    for kind, distribution in data.gates.items():
-        axes = style.add_axes_inches(figure, columns[kind], top, width, row_height)
-        draw_layer_summary(axes, distribution.summary, style.ROLE_COLOURS[GATES[kind].role], (-limit, limit))
-        style.set_gate_ticks(axes, limit)
-        axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
-        axes.set_title(GATES[kind].title)
-        axes.set_xlabel("gate")
     figure.legend(
-        handles=_summary_legend(),
-        loc="upper right",
-        ncols=4,
-        bbox_to_anchor=(0.985, 1 - 0.08 / height),
-        columnspacing=1.1,
+        handles=_points_legend(texts, data.points),
+        loc="upper left",
+        ncols=5,
+        bbox_to_anchor=(0.1 / style.PAGE_WIDTH_IN, 1 - 0.34 / height),
+        columnspacing=1.3,
         handletextpad=0.5,
         fontsize=7.2,
     )
-    top += row_height + 0.72
-    for left, magnitude, title in ((0.75, False, "All gate values"), (4.28, True, "Their magnitude")):
-        axes = style.add_axes_inches(figure, left, top, 2.6, 1.55)
-        _histogram(axes, data, limit, magnitude)
-        axes.set_title(title)
-    axes.legend(loc="best")
+    limits = _signed_limits(data.gates.values())
+    reach = max(map(abs, limits)) or 1.0
+    panels = (((0.0, reach), True, "all_magnitudes"), (limits, False, "all_values"))
+    for left, (ends, magnitude, title) in zip((0.75, 4.28), panels, strict=True):
+        axes = style.add_axes_inches(figure, left, top, 2.55, 1.35)
+        _histogram(axes, data, ends, texts, magnitude)
+        axes.set_title(texts(f"overall.{title}"))
+        if magnitude:
+            axes.legend(loc="best")
     style.add_caption(figure, caption)
     return figure
 
@@ -285,15 +342,13 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
     Bars are coloured by the gate's value, as in every other figure; heights are per cent of the layer's values.
     """
     scale = scale or FigureScale()
-    limit, n = scale.gate_limit, data.first.n_layers
+    texts, limit, n = scale.texts, scale.gate_limit, data.first.n_layers
     row = 0.85 if n <= 4 else 0.5
     gap = 0.2
-    caption = style.caption_lines(
-        scale.texts, f"{data.caption()} Heights: % of a layer's values; triangle: mean.", scale.texts("sign_caveat")
-    )
+    caption = style.caption_lines(texts, data.n(texts) + " " + texts("layers.about"), texts("sign_caveat"))
     height = 0.62 + n * (row + gap) + 0.3 + style.caption_height(caption)
     figure = style.new_figure(height)
-    style.add_heading(figure, "Gate values per layer")
+    style.add_heading(figure, texts("layers.heading"))
     share = 2 / max(2, len(data.gates))  # of the width that each column has where there are two
     for column, (kind, gate) in enumerate(data.gates.items()):
         edges, counts = gate.binned(limit)
@@ -312,7 +367,7 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
             style.set_gate_ticks(axes, limit)
             top = style.round_up(float(shares[layer_idx].max()) * 1.05)
             axes.set_ylim(0, top)
-            axes.set_yticks([0, top], ["0", f"{top:g} %"])
+            axes.set_yticks([0, top], ["0", texts("percent", value=f"{top:g}")])
             axes.tick_params(labelbottom=layer_idx == n - 1)
             median, mean = gate.summary.column("median")[layer_idx], gate.summary.column("mean")[layer_idx]
             axes.plot([mean], [0], marker=7, color="black", markersize=4.5, clip_on=False, zorder=5)
@@ -320,17 +375,17 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
             axes.text(
                 1.0,
                 1.03,
-                f"mean {style.signed(float(mean))}, median {style.signed(float(median))}",
+                texts("layers.marks", mean=style.signed(float(mean)), median=style.signed(float(median))),
                 transform=axes.transAxes,
                 ha="right",
                 va="bottom",
                 size=7.2,
             )
             if column == 0:
-                axes.set_ylabel(f"layer {layer_idx}", rotation=0, ha="right", va="center", labelpad=3)
+                axes.set_ylabel(texts("layer", layer=layer_idx), rotation=0, ha="right", va="center", labelpad=3)
             if layer_idx == 0:
-                axes.set_title(GATES[kind].title)
+                axes.set_title(texts.gate_title(kind))
             if layer_idx == n - 1:
-                axes.set_xlabel("gate")
+                axes.set_xlabel(texts("gate"))
     style.add_caption(figure, caption)
     return figure

@@ -58,7 +58,7 @@ class SampleFigureWriter:
         path = Path(path)
         if path.suffix.lower() != ".png":
             return save_figure(plot_sample(data, self.scale, self.dpi), path)
-        with house_style():
+        with house_style(self.scale.language):
             write_png(self._draw(data), path)
         return path
 

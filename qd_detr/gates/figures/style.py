@@ -40,6 +40,7 @@ PREDICTION_COLOUR = "#5a3d8a"
 NEUTRAL_COLOUR = "#4d4d4d"
 FAINT_COLOUR = "#8c8c8c"
 NULL_COLOUR = "#c4c4c4"
+GROUP_COLOURS = ("#0072b2", "#b87a00", "#007d5b", "#b5568d", "#3585b5", "#b84e00", "#6f6f6f", "#222222")
 NO_VALUE_COLOUR = "#9c9c9c"  # darker than the middle of the gates' colours, which is nearly white
 
 INJECTION_FORMULA = "|g \N{DOT OPERATOR} branch| / |residual|"
@@ -225,6 +226,16 @@ def layer_colours(n_layers: int) -> list[tuple[float, float, float]]:
     """Give a colour per layer, dark (first) to light (last): told apart in grey print as well."""
     positions = [0.0] if n_layers == 1 else np.linspace(0.0, 0.78, n_layers).tolist()
     return [tuple(matplotlib.colormaps["viridis"](p)[:3]) for p in positions]
+
+
+def group_colour(group: int) -> str:
+    """Give the colour of a group of samples, dark enough for white letters."""
+    return GROUP_COLOURS[group % len(GROUP_COLOURS)]
+
+
+def group_letter(group: int) -> str:
+    """Give the letter by which a group of samples goes."""
+    return chr(ord("A") + group)
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -1,29 +1,28 @@
-"""Figures for what the numbers come to: over epochs, around moments, against a dose, and effects with intervals.
-
-Letters: N layers, E epochs, O offsets.
-"""
+"""Figures of lines: `gate_evolution` over epochs, `dose_response` against the gates' strength."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
-from qd_detr.gates.figures.style import in_house_style
+from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten, text_width_in
-from qd_detr.gates.figures.wording import figure_texts
 
 FloatArray = NDArray[np.float64]
-_EVOLUTION_WIDTH_IN = 5.1
-_EVOLUTION_GAP_IN = 0.22
-_LINE_STYLES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
+_LEFT_IN, _RIGHT_IN, _GAP_IN = 0.72, 0.2, 0.3
+_LINE_STYLES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.2, 1, 1.2)))
 _LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b4c9a", "#4d4d4d")
+_DOSE_COLUMNS = 3
+_LEGEND_PT = 7.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,10 @@ class Series:
     low: ArrayLike | None = None
     high: ArrayLike | None = None
     layer_idx: int | None = None
+
+    def points(self) -> tuple[FloatArray, FloatArray]:
+        """Give x and y as arrays."""
+        return np.asarray(self.x, dtype=float), np.asarray(self.y, dtype=float)
 
 
 @dataclass(frozen=True)
@@ -77,133 +80,169 @@ class Panel:
     zero_line: bool = False
     marks: Sequence[Mark] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether it has no value to show."""
+        return not any(np.isfinite(series.points()[1]).any() for series in self.series)
+
 
 @dataclass(frozen=True, eq=False)
 class EvolutionData:
     """Figures over the epochs of a training.
 
     Attributes:
-        rows: From top to bottom, one panel or two side by side that show the same lines; x is the epoch.
+        rows: From top to bottom, panels side by side that show the same lines; x is the epoch. A panel without a value
+            is left out, and the others of its row stay where they are.
         caption: n, and what bands and marks are.
+        title: Heading of the figure.
         x_label: Of the shared x axis.
     """
 
     rows: Sequence[Sequence[Panel]]
     caption: str
+    title: str = "Gates over training"
     x_label: str = "epoch"
 
 
 @dataclass(frozen=True, eq=False)
 class DoseData:
-    """A metric against how much of something was given (a gate's strength, the audio's level).
+    """Metrics against how much of something was given (a gate's strength, the audio's level), a panel each.
 
     Attributes:
-        panel: The curves.
+        panels: The curves, of one unit: they share the ends of their y axes.
         x_label: The dose and its unit.
         caption: n, and what bands are.
+        title: Heading of the figure.
         reference_x: The dose as trained, marked by a line; None for none.
-        reference_name: What is written at it.
-        title: Heading of the figure.
     """
 
-    panel: Panel
+    panels: Sequence[Panel]
     x_label: str
     caption: str
+    title: str
     reference_x: float | None = None
-    reference_name: str = "as trained"
-    title: str = "Dose and response"
 
 
-@dataclass(frozen=True)
-class Effect:
-    """An estimate with its 95 % interval.
+@in_house_style
+def plot_evolution(data: EvolutionData, scale: FigureScale | None = None) -> Figure:
+    """Draw rows of panels over a shared axis of epochs, the panels of a row with one y axis.
 
-    Attributes:
-        name: What was compared.
-        estimate: The effect; NaN where it could not be measured.
-        low: Lower end of the interval.
-        high: Upper end.
-        n: Number behind it.
-        group: Effects of one group stand together under its name.
+    A column's panels stand over each other, so that an epoch is found in all of them. The layers' colours are told
+    once, above; other lines in their own panel.
+
+    Raises:
+        ValueError: There are no panels with a value.
     """
+    texts = (scale or FigureScale()).texts
+    rows = [row for row in data.rows if not all(panel.empty for panel in row)]
+    if not rows:
+        raise ValueError("the evolution needs at least one panel with a value")
+    panels = [panel for row in rows for panel in row]
+    layers = {
+        series.layer_idx: series.name for panel in panels for series in panel.series if series.layer_idx is not None
+    }
+    legend = _layer_legend(layers)
+    columns = max(len(row) for row in rows)
+    width = (style.PAGE_WIDTH_IN - _LEFT_IN - _RIGHT_IN - (columns - 1) * _GAP_IN) / columns
+    heights = [1.15 if _of_layers(row) else max(1.15, 0.165 * len(row[0].series) + 0.2) for row in rows]
+    top = 0.42 + 0.17 * len(legend)
+    caption = style.caption_lines(texts, data.caption)
+    figure = style.new_figure(top + sum(heights) + 0.36 * len(heights) + 0.36 + style.caption_height(caption))
+    style.add_heading(figure, data.title)
+    for line, names in enumerate(legend):
+        _write_legend(figure, names, layers, 0.5 + 0.17 * line)
+    places = np.concatenate([series.points()[0] for panel in panels for series in panel.series])
+    span = float(places.max() - places.min()) if places.size else 0.0
+    margin = 0.03 * span or 1.0
+    for index, (row, height) in enumerate(zip(rows, heights, strict=True)):
+        top += 0.3
+        first = next(column for column, panel in enumerate(row) if not panel.empty)
+        for column, panel in enumerate(row):
+            if panel.empty:
+                continue
+            axes = style.add_axes_inches(figure, _LEFT_IN + column * (width + _GAP_IN), top, width, height)
+            _draw_panel(axes, panel, 1 + max(layers, default=0))
+            axes.set_title(shorten(panel.title, width, 8.5, "bold"))
+            axes.set_ylabel(row[0].y_label if column == first else "")
+            axes.set_xlim(places.min() - margin, places.max() + margin)
+            if np.allclose(places, np.round(places)):
+                axes.xaxis.set_major_locator(MaxNLocator(10 // columns, integer=True, steps=[1, 2, 5, 10]))
+            _name_lines(axes, panel)
+            last = not any(column < len(below) and not below[column].empty for below in rows[index + 1 :])
+            axes.tick_params(labelbottom=last, labelleft=column == first)
+            if last:
+                axes.set_xlabel(data.x_label)
+        top += height + 0.06
+    style.add_caption(figure, caption)
+    return figure
 
-    name: str
-    estimate: float
-    low: float
-    high: float
-    n: int | None = None
-    group: str = ""
 
+@in_house_style
+def plot_dose_curve(data: DoseData, scale: FigureScale | None = None) -> Figure:
+    """Draw a panel per metric against a dose, the dose as trained marked.
 
-@dataclass(frozen=True)
-class EffectsData:
-    """What a forest plot shows.
-
-    Attributes:
-        effects: From top to bottom.
-        x_label: Quantity and unit, and against what.
-        caption: What intervals are, and n.
-        title: Heading of the figure.
-        better: Where better lies, written under the axis, as "with audio better" at the right; None for none.
-        worse: The same for the left.
+    Raises:
+        ValueError: There are no panels.
     """
-
-    effects: Sequence[Effect]
-    x_label: str
-    caption: str
-    title: str = "Effects with 95 % intervals"
-    better: str | None = None
-    worse: str | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class AlignmentData:
-    """A quantity around window edges, and inside minus outside, each with a null from circular time shifts.
-
-    Attributes:
-        quantity: Name and unit, as "attention injection" or "attention gate".
-        offsets_s: Seconds from the edge, (O,).
-        start: Mean around window starts per layer, (N, O).
-        start_null: Ends of the null's central 95 %, (2, N, O).
-        end: Mean around window ends, (N, O).
-        end_null: (2, N, O).
-        contrast: Inside minus outside, (N,).
-        contrast_null: Ends of the null's central 95 %, (2, N).
-        n_samples: Samples.
-        n_windows: Windows behind it, if known.
-        windows: Which windows, as "ground-truth" or "predicted".
-        n_shifts: Circular shifts behind the null.
-    """
-
-    quantity: str
-    offsets_s: ArrayLike
-    start: ArrayLike
-    start_null: ArrayLike
-    end: ArrayLike
-    end_null: ArrayLike
-    contrast: ArrayLike
-    contrast_null: ArrayLike
-    n_samples: int
-    n_windows: int | None = None
-    windows: str = "ground-truth"
-    n_shifts: int | None = None
+    if not data.panels:
+        raise ValueError("a dose curve needs at least one panel")
+    texts = (scale or FigureScale()).texts
+    columns = min(_DOSE_COLUMNS, len(data.panels))
+    rows = -(-len(data.panels) // columns)
+    # One panel keeps the width of a line of text's half.
+    width = (style.PAGE_WIDTH_IN - _LEFT_IN - _RIGHT_IN - (_DOSE_COLUMNS - 1) * _GAP_IN) / max(columns, 2)
+    height, pitch = 1.3, 1.3 + 0.42
+    caption = style.caption_lines(texts, data.caption)
+    figure = style.new_figure(0.42 + rows * pitch + 0.32 + style.caption_height(caption))
+    style.add_heading(figure, data.title)
+    ends = _shared_limits(data.panels)
+    for index, panel in enumerate(data.panels):
+        row, column = divmod(index, columns)
+        axes = style.add_axes_inches(figure, _LEFT_IN + column * (width + _GAP_IN), 0.72 + row * pitch, width, height)
+        _draw_panel(axes, panel, 0)
+        axes.set_title(panel.title)
+        axes.set_ylim(*ends)
+        axes.set_ylabel(panel.y_label if column == 0 else "")
+        lowest = index + columns >= len(data.panels)
+        axes.tick_params(labelleft=column == 0, labelbottom=lowest)
+        if lowest:
+            axes.set_xlabel(data.x_label)
+        axes.margins(x=0.04)
+        if data.reference_x is not None:
+            axes.axvline(data.reference_x, color=style.NEUTRAL_COLOUR, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
+    style.add_caption(figure, caption)
+    return figure
 
 
-def _draw_panel(axes: Axes, panel: Panel, legend: bool = True) -> None:
-    n_layers = 1 + max((s.layer_idx for s in panel.series if s.layer_idx is not None), default=0)
-    of_layers = style.layer_colours(n_layers)
+def _of_layers(row: Iterable[Panel]) -> bool:
+    return all(series.layer_idx is not None for panel in row for series in panel.series)
+
+
+def _shared_limits(panels: Sequence[Panel]) -> tuple[float, float]:
+    parts = [
+        np.asarray(part, dtype=float)
+        for p in panels
+        for s in p.series
+        for part in (s.y, s.low, s.high)
+        if part is not None
+    ]
+    values = np.concatenate([part[np.isfinite(part)] for part in parts] + [np.zeros(1)])
+    room = 0.06 * float(values.max() - values.min()) or 1.0
+    return float(values.min()) - room, float(values.max()) + room
+
+
+def _draw_panel(axes: Axes, panel: Panel, n_layers: int) -> None:
+    of_layers = style.layer_colours(max(1, n_layers))
     for index, series in enumerate(panel.series):
-        x, y = np.asarray(series.x, dtype=float), np.asarray(series.y, dtype=float)
+        x, y = series.points()
         colour = _LINE_COLOURS[index % 8] if series.layer_idx is None else of_layers[series.layer_idx]
-        marker = "o" if len(x) <= 30 else None
         axes.plot(
             x,
             y,
             color=colour,
             linewidth=1.3,
-            marker=marker,
+            marker="o" if len(x) <= 30 else None,
             markersize=3.2,
-            label=printable(series.name) or None,
             linestyle=_LINE_STYLES[index % 4] if series.layer_idx is None else "-",
             zorder=3,
         )
@@ -231,283 +270,48 @@ def _draw_panel(axes: Axes, panel: Panel, legend: bool = True) -> None:
     if panel.y_limits is not None:
         axes.set_ylim(*panel.y_limits)
     axes.grid(axis="y")
-    axes.set_title(panel.title)
-    axes.set_ylabel(panel.y_label)
-    if legend and any(series.name for series in panel.series):
-        entries = axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.02), labelspacing=0.25)
-        for artist in entries.get_texts():
-            put_text(artist, shorten(artist.get_text(), 1.05, 7.5))
 
 
-@in_house_style
-def plot_evolution(data: EvolutionData, title: str = "Gates over training") -> Figure:
-    """Draw rows of panels over a shared axis of epochs. Two panels of a row share their y axis and their legend.
-
-    A column's panels stand over each other, so that an epoch is found in all of them.
-
-    Raises:
-        ValueError: There are no panels.
-    """
-    if not data.rows or not all(data.rows):
-        raise ValueError("the evolution needs at least one panel")
-    body = [max(1.15, 0.165 * len(row[0].series)) for row in data.rows]
-    caption = style.caption_lines(figure_texts("en"), data.caption)
-    figure = style.new_figure(0.42 + sum(body) + 0.36 * len(body) + 0.36 + style.caption_height(caption))
-    style.add_heading(figure, title)
-    top = 0.42
-    lines = [series for row in data.rows for panel in row for series in panel.series]
-    places = np.concatenate([np.asarray(series.x, dtype=float) for series in lines] or [np.zeros(1)])
-    span = float(places.max() - places.min()) if places.size else 0.0
-    margin = 0.03 * span or 1.0
-    columns = max(len(row) for row in data.rows)
-    width = (_EVOLUTION_WIDTH_IN - (columns - 1) * _EVOLUTION_GAP_IN) / columns
-    legend_told: list[str] = []
-    for index, (row, height) in enumerate(zip(data.rows, body, strict=True)):
-        top += 0.3
-        for column, panel in enumerate(row):
-            axes = style.add_axes_inches(figure, 0.72 + column * (width + _EVOLUTION_GAP_IN), top, width, height)
-            names = [series.name for series in panel.series]
-            # The same names have the same colours in every row: they are told once.
-            told = column == len(row) - 1 and names != legend_told
-            _draw_panel(axes, panel, legend=told)
-            legend_told = names if told else legend_told
-            axes.set_xlim(places.min() - margin, places.max() + margin)
-            if np.allclose(places, np.round(places)):
-                axes.xaxis.set_major_locator(MaxNLocator(10 // columns, integer=True, steps=[1, 2, 5, 10]))
-            last = not any(column < len(below) for below in data.rows[index + 1 :])
-            axes.tick_params(labelbottom=last, labelleft=column == 0)
-            if last:
-                axes.set_xlabel(data.x_label)
-        top += height + 0.06
-    style.add_caption(figure, caption)
-    return figure
+def _name_lines(axes: Axes, panel: Panel) -> None:
+    """Name the lines that are no layers' inside the panel, at the right, where the x axis is moved on for them."""
+    named = [series for series in panel.series if series.name and series.layer_idx is None]
+    if not named:
+        return
+    inches = axes.get_position().width * style.PAGE_WIDTH_IN
+    names = [shorten(printable(series.name), 0.3 * inches, _LEGEND_PT) for series in named]
+    share = (max(text_width_in(name, _LEGEND_PT) for name in names) + 0.5) / inches
+    low, high = axes.get_xlim()
+    axes.set_xlim(low, low + (high - low) / (1 - share))
+    handles = [
+        Line2D([], [], color=_LINE_COLOURS[index % 8], linestyle=_LINE_STYLES[index % 4], linewidth=1.3)
+        for index, series in enumerate(panel.series)
+        if series in named
+    ]
+    entries = axes.legend(handles, names, loc="upper right", labelspacing=0.25)
+    for artist, name in zip(entries.get_texts(), names, strict=True):
+        put_text(artist, name)
 
 
-@in_house_style
-def plot_dose_curve(data: DoseData) -> Figure:
-    """Draw a metric against a dose, the dose as trained marked."""
-    caption = style.caption_lines(figure_texts("en"), data.caption)
-    figure = style.new_figure(0.72 + 2.4 + 0.45 + style.caption_height(caption))
-    style.add_heading(figure, data.title)
-    axes = style.add_axes_inches(figure, 0.72, 0.72, 5.1, 2.4)
-    _draw_panel(axes, data.panel)
-    axes.set_xlabel(data.x_label)
-    axes.margins(x=0.04)
-    if data.reference_x is not None:
-        axes.axvline(data.reference_x, color=style.NEUTRAL_COLOUR, linestyle=(0, (3, 2)), linewidth=0.9, zorder=1)
-        low, high = axes.get_xlim()
-        leftwards = data.reference_x > (low + high) / 2
-        axes.annotate(
-            data.reference_name,
-            (data.reference_x, 0.02),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(-4 if leftwards else 4, 0),
-            textcoords="offset points",
-            ha="right" if leftwards else "left",
-            size=7.2,
-            color=style.NEUTRAL_COLOUR,
-        )
-    style.add_caption(figure, caption)
-    return figure
+def _layer_legend(layers: dict[int, str]) -> list[list[int]]:
+    """Give the layers, as many on a line as fit the page."""
+    lines: list[list[int]] = []
+    used = 0.0
+    for layer_idx in sorted(layers):
+        width = text_width_in(layers[layer_idx], _LEGEND_PT) + 0.42
+        if not lines or used + width > style.PAGE_WIDTH_IN - 0.3:
+            lines.append([])
+            used = 0.0
+        lines[-1].append(layer_idx)
+        used += width
+    return lines
 
 
-@in_house_style
-def plot_effects(data: EffectsData) -> Figure:
-    """Draw a forest plot: an estimate and its 95 % interval a row; filled where the interval leaves 0 out.
-
-    Raises:
-        ValueError: There are no effects.
-    """
-    if not data.effects:
-        raise ValueError("a forest plot needs at least one effect")
-    rows: list[tuple[str, Effect | None]] = []
-    group = ""
-    for given in data.effects:
-        if given.group and given.group != group:
-            rows.append((given.group, None))
-        group = given.group
-        rows.append((given.name, given))
-    room = 2.9
-    left = 0.2 + min(room, max(text_width_in(printable(name), 7.8, "bold") for name, _ in rows) + 0.12)
-    right = 1.95
-    body = max(0.4, 0.2 * len(rows))
-    directed = bool(data.better or data.worse)
-    caption = style.caption_lines(figure_texts("en"), data.caption)
-    height = 0.58 + body + 0.46 + (0.18 if directed else 0) + style.caption_height(caption)
-    figure = style.new_figure(height)
-    style.add_heading(figure, data.title)
-    axes = style.add_axes_inches(figure, left, 0.58, style.PAGE_WIDTH_IN - left - right, body)
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
-    axes.grid(axis="x")
-    axes.spines["left"].set_visible(False)
-    axes.set_yticks([])
-    place = axes.get_yaxis_transform()
-    most = style.largest(*([abs(e.estimate), abs(e.low), abs(e.high)] for e in data.effects))
-    digits = 2 if most >= 1 else 3 if most >= 0.1 else 4
-    inches = style.PAGE_WIDTH_IN - left - right
-    for row, (name, effect) in enumerate(rows):
-        indent = 0.1 if effect is not None and effect.group else 0.0
-        weight = "normal" if effect is not None else "bold"
-        label = axes.text(-(left - 0.12 - indent) / inches, row, "", transform=place, va="center_baseline", size=7.8)
-        label.set_fontweight(weight)
-        put_text(label, shorten(printable(name), left - 0.2 - indent, 7.8, weight))
-        if effect is None:
-            continue
-        if not np.isfinite(effect.estimate):
-            words = "not measured"
-        else:
-            apart = effect.low > 0 or effect.high < 0
-            axes.plot(
-                [effect.low, effect.high],
-                [row, row],
-                color=style.ATTENTION_COLOUR,
-                linewidth=1.5,
-                zorder=2,
-                solid_capstyle="butt",
-            )
-            axes.plot(
-                [effect.estimate],
-                [row],
-                "s",
-                markersize=5,
-                color=style.ATTENTION_COLOUR,
-                zorder=3,
-                markerfacecolor=style.ATTENTION_COLOUR if apart else "white",
-            )
-            low, high = style.plain(effect.low, digits), style.plain(effect.high, digits)
-            words = f"{style.signed(effect.estimate, digits)} [{low}, {high}]"
-        axes.text(1.02, row, words, transform=place, va="center_baseline", size=7.4)
-        if effect.n is not None:
-            axes.text(
-                1 + (right - 0.12) / inches,
-                row,
-                f"{effect.n:,}",
-                transform=place,
-                va="center_baseline",
-                ha="right",
-                size=7.4,
-            )
-    for x, words, side in ((1.02, "effect [95 % interval]", "left"), (1 + (right - 0.12) / inches, "n", "right")):
-        axes.annotate(
-            words,
-            (x, 1),
-            xycoords="axes fraction",
-            xytext=(0, 4),
-            textcoords="offset points",
-            size=7.2,
-            ha=side,
-            color=style.NEUTRAL_COLOUR,
-        )
-    axes.margins(x=0.06)
-    axes.set_xlabel(data.x_label, labelpad=2)
-    if directed:
-        for x, toward, side in ((0, data.worse, "left"), (1, data.better, "right")):
-            if toward:
-                arrow = f"\N{LEFTWARDS ARROW} {toward}" if side == "left" else f"{toward} \N{RIGHTWARDS ARROW}"
-                axes.annotate(
-                    arrow,
-                    (x, 0),
-                    xycoords="axes fraction",
-                    xytext=(0, -40),
-                    textcoords="offset points",
-                    size=7.2,
-                    ha=side,
-                    color=style.NEUTRAL_COLOUR,
-                )
-    style.add_caption(figure, caption)
-    return figure
-
-
-@in_house_style
-def plot_alignment(data: AlignmentData) -> Figure:
-    """Draw a quantity around window starts and ends per layer, and inside minus outside, each against its null."""
-    offsets = np.asarray(data.offsets_s, dtype=float)
-    start, end = np.asarray(data.start, dtype=float), np.asarray(data.end, dtype=float)
-    start_null, end_null = np.asarray(data.start_null, dtype=float), np.asarray(data.end_null, dtype=float)
-    contrast, null = np.asarray(data.contrast, dtype=float), np.asarray(data.contrast_null, dtype=float)
-    n_layers = len(contrast)
-    if start.shape != (n_layers, len(offsets)) or start_null.shape != (2, n_layers, len(offsets)):
-        raise ValueError(
-            f"around window starts: expected ({n_layers}, {len(offsets)}) and its null (2, {n_layers}, {len(offsets)}), "
-            f"got {start.shape} and {start_null.shape}"
-        )
-    if end.shape != start.shape or end_null.shape != start_null.shape or null.shape != (2, n_layers):
-        raise ValueError(
-            f"window ends and nulls must match the starts, got {end.shape}, {end_null.shape}, {null.shape}"
-        )
-    row = 0.78 if n_layers <= 4 else 0.5
-    gap = 0.14
-    body = n_layers * (row + gap) - gap
-    contrast_height = max(0.35, 0.26 * n_layers)
-    shifts = f" ({data.n_shifts:,} shifts)" if data.n_shifts else ""
-    n = figure_texts("en").counted(data.n_samples, "sample")
-    if data.n_windows is not None:
-        n += f", {figure_texts('en').counted(data.n_windows, 'window')}"
-    caption = style.caption_lines(
-        figure_texts("en"), f"n = {n}. Grey: central 95 % of the null, from circular time shifts{shifts}."
-    )
-    figure = style.new_figure(0.68 + body + 0.8 + contrast_height + 0.48 + style.caption_height(caption))
-    quantity = printable(data.quantity)
-    if quantity[1:2].islower():  # "Attention gate", but not "FFN gate"
-        quantity = quantity[0].lower() + quantity[1:]
-    style.add_heading(figure, f"{quantity[:1].upper()}{quantity[1:]} at the edges of {data.windows} windows")
-    colours = style.layer_colours(n_layers)
-    for column, (left, values, band, title, inside) in enumerate(
-        (
-            (0.95, start, start_null, "Around window starts", (0.0, float(offsets.max()))),
-            (4.2, end, end_null, "Around window ends", (float(offsets.min()), 0.0)),
-        )
-    ):
-        for layer_idx in range(n_layers):
-            axes = style.add_axes_inches(figure, left, 0.68 + layer_idx * (row + gap), 2.85, row)
-            axes.axvspan(*inside, color=style.TRUTH_COLOUR, alpha=0.09, linewidth=0, zorder=0)
-            axes.fill_between(offsets, *band[:, layer_idx], color=style.NULL_COLOUR, linewidth=0, alpha=0.8, zorder=1)
-            axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=2)
-            marker = "o" if len(offsets) <= 25 else None
-            axes.plot(
-                offsets,
-                values[layer_idx],
-                color=colours[layer_idx],
-                linewidth=1.4,
-                marker=marker,
-                markersize=3,
-                zorder=3,
-            )
-            both = np.concatenate([array[..., layer_idx, :].ravel() for array in (start, start_null, end, end_null)])
-            low, high = np.nanmin(both), np.nanmax(both)
-            room = 0.08 * (high - low) or 0.05
-            axes.set_ylim(low - room, high + room)
-            axes.set_xlim(offsets.min(), offsets.max())
-            axes.yaxis.set_major_locator(MaxNLocator(3))
-            axes.tick_params(labelbottom=layer_idx == n_layers - 1, labelleft=column == 0)
-            if layer_idx == 0:
-                axes.set_title(title)
-            if column == 0:
-                axes.text(
-                    -(left - 0.12) / 2.85, 0.5, f"layer {layer_idx}", transform=axes.transAxes, va="center", size=7.8
-                )
-            if layer_idx == n_layers - 1:
-                axes.set_xlabel("seconds from the edge (green: inside the window)")
-    axes = style.add_axes_inches(figure, 0.95, 0.68 + body + 0.8, 5.1, contrast_height)
-    rows = np.arange(n_layers)
-    axes.hlines(rows, null[0], null[1], color=style.NULL_COLOUR, linewidth=7, zorder=1)
-    axes.scatter(contrast, rows, s=34, marker="D", c=colours, zorder=3, linewidths=0.6, edgecolors="white")
-    axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=2)
-    axes.set_ylim(n_layers - 0.4, -0.6)
-    style.set_row_ticks(axes, [f"layer {layer_idx}" for layer_idx in rows])
-    axes.margins(x=0.08)
-    axes.grid(axis="x")
-    axes.set_title("Inside minus outside")
-    axes.set_xlabel(f"difference in {quantity}")
-    for layer_idx, value in enumerate(contrast):
-        axes.text(
-            1.02,
-            layer_idx,
-            style.signed(float(value), 3),
-            transform=axes.get_yaxis_transform(),
-            va="center_baseline",
-            size=7.4,
-        )
-    style.add_caption(figure, caption)
-    return figure
+def _write_legend(figure: Figure, line: Sequence[int], layers: dict[int, str], top: float) -> None:
+    width, height = figure.get_size_inches()
+    colours = style.layer_colours(1 + max(layers))
+    left = 0.16
+    for layer_idx in line:
+        y = 1 - top / height
+        figure.add_artist(Line2D([left / width, (left + 0.16) / width], [y, y], color=colours[layer_idx], linewidth=2))
+        figure.text((left + 0.22) / width, y, layers[layer_idx], size=_LEGEND_PT, va="center_baseline")
+        left += text_width_in(layers[layer_idx], _LEGEND_PT) + 0.42

@@ -13,7 +13,7 @@ from qd_detr.gates.wording import Texts
 logger = logging.getLogger(__name__)
 
 CATALOGUES = {"en": EN, "ko": KO}
-_CHARACTERS = {language: frozenset("".join(texts.values())) for language, texts in CATALOGUES.items()}
+_CHARACTERS = {language: frozenset("".join(texts.values())) - {"\n"} for language, texts in CATALOGUES.items()}
 
 
 class FigureTexts(Texts):
@@ -44,8 +44,7 @@ class FigureTexts(Texts):
 
     def gate(self, kind: str) -> str:
         """Give a gate's name within a sentence."""
-        key = f"gate_name.{kind}"
-        return self(key) if key in self else self("gate_name.other", label=GATES[kind].label)
+        return gate_words(self, kind)
 
     def gate_title(self, kind: str) -> str:
         """Give a gate's name as a heading."""
@@ -54,6 +53,12 @@ class FigureTexts(Texts):
     def role(self, kind: str) -> str:
         """Give what a gate is for."""
         return self(f"role.{GATES[kind].role}")
+
+
+def gate_words(texts: Texts, kind: str) -> str:
+    """Give a gate's name within a sentence, from any texts that hold those of the figures."""
+    key = f"gate_name.{kind}"
+    return texts(key) if key in texts else texts("gate_name.other", label=GATES[kind].label)
 
 
 def headed(words: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import ATTENTION, ValueRange
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.drawing_findings import finding_figures
+from qd_detr.gates.results.report.audit import NOISE
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 from qd_detr.gates.wording import Reason
@@ -88,11 +90,14 @@ def draw_sample(path: Path, context: SampleContext, entry: SampleGates, value_ra
 
 
 def draw_comparison(
-    path: Path, chosen: Sequence[tuple[SampleContext, SampleGates]], value_range: ValueRange | None
+    path: Path,
+    chosen: Sequence[tuple[SampleContext, SampleGates]],
+    value_range: ValueRange | None,
+    language: str = "en",
 ) -> None:
     """Draw recorded entries side by side; more than fit one figure continue in `{name}_2`, `{name}_3`, ..."""
     samples = [data for context, entry in chosen for data in sample_data(context, entry)]
-    scale = _scale(value_range, [entry for _, entry in chosen])
+    scale = replace(_scale(value_range, [entry for _, entry in chosen]), language=language)
     for page, first in enumerate(range(0, len(samples), MAX_COMPARED), start=1):
         target = path if page == 1 else path.with_stem(f"{path.stem}_{page}")
         save_figure(plot_comparison(ComparisonData(samples[first : first + MAX_COMPARED]), scale), target)
@@ -119,24 +124,26 @@ def draw_run(tree: ResultsTree, findings: RunFindings, options: OutputOptions) -
         made.append((f"{name}.{suffix}", caption))
 
     overall = overall_data(findings)
-    pattern = pattern_data(findings)
+    profiles, features, quantity = _profiles(analysis)
+    groups = cluster_profiles(profiles, seed=options.seed)
+    pattern = pattern_data(findings, None if isinstance(groups, NoGroups) else groups.labels)
     save(plot_overall(overall, scale), "overall_statistics", Reason("figures.overall"))
     save(plot_layer_distributions(overall, scale), "layer_distributions", Reason("figures.layers"))
     save(plot_activation_patterns(pattern, scale), "activation_patterns", Reason("figures.patterns"))
-    for name, figure, caption in finding_figures(findings):
+    for name, figure, caption in finding_figures(findings, scale):
         save(figure, name, caption)
-    profiles, profile_names, what = _profiles(analysis)
-    groups = cluster_profiles(profiles, seed=options.seed)
     if isinstance(groups, NoGroups):
         notes.append(groups.reason)
     else:
-        clustering = ClusteringData(groups, profile_names, analysis.facts.gating_type, _n_videos(findings), what)
+        clustering = ClusteringData(groups, features, quantity, analysis.facts.gating_type, _n_videos(findings))
         save(plot_clustering(clustering, scale), "gate_clustering", Reason("figures.groups"))
     if options.compare is not None:
         chosen = compared_ids(findings, options.compare)
         contexts = {context.sample_id: context for context in findings.contexts}
         pairs = [(contexts.get(i, SampleContext(i)), findings.history[i]) for i in chosen]
-        draw_comparison(tree.path(f"comparisons/gate_comparison.{suffix}"), pairs, analysis.facts.gate_range)
+        draw_comparison(
+            tree.path(f"comparisons/gate_comparison.{suffix}"), pairs, analysis.facts.gate_range, options.lang
+        )
         made.append(
             (f"comparisons/gate_comparison.{suffix}", Reason("figures.compared", {"ids": ", ".join(map(str, chosen))}))
         )
@@ -204,15 +211,36 @@ def overall_data(findings: RunFindings) -> OverallData:
     """Return what the distribution figures show."""
     analysis = findings.analysis
     kinds = analysis.facts.kinds
+    videos = _videos_of_points(findings)
     return OverallData(
         gating_type=analysis.facts.gating_type,
         n_samples=len(analysis.rows),
         n_videos=_n_videos(findings),
         gates={kind: _distribution(analysis, kind) for kind in kinds},
-        injection={kind: LayerSummary.of_values(_column(analysis, kind, "injection_mean")) for kind in kinds}
+        magnitude={kind: _by_video(_column(analysis, kind, "abs_mean"), videos) for kind in kinds},
+        injection={kind: _by_video(_column(analysis, kind, "injection_mean"), videos) for kind in kinds}
         if analysis.has_injection
         else {},
+        points="sample" if videos is None else "video",
     )
+
+
+def _videos_of_points(findings: RunFindings) -> list[str] | None:
+    """Return every row's video where gates were found not to depend on the query: such a video is one case, not several."""
+    check = findings.sections.get("audit", {}).get("query_independence") or {"largest_gate_change": None}
+    change = check["largest_gate_change"]
+    vids = {context.sample_id: context.query.vid for context in findings.contexts if context.query is not None}
+    of_rows = [vids.get(row.sample_id) for row in findings.analysis.rows]
+    known = [vid for vid in of_rows if vid is not None]
+    return known if change is not None and change <= NOISE and len(known) == len(of_rows) else None
+
+
+def _by_video(values: np.ndarray, videos: Sequence[str] | None) -> np.ndarray:
+    """Return the mean of each video's rows, (videos, N); the rows as they are without videos."""
+    if videos is None:
+        return values
+    names, of_row = np.unique(np.array(videos), return_inverse=True)
+    return np.array([values[of_row == video].mean(axis=0) for video in range(len(names))])
 
 
 def _n_videos(findings: RunFindings) -> int | None:
@@ -265,8 +293,8 @@ def _column(analysis: GateAnalysis, kind: str, name: str) -> np.ndarray:
     return np.array([[getattr(gate, name) for gate in row.gates[kind]] for row in analysis.rows], dtype=float)
 
 
-def pattern_data(findings: RunFindings) -> PatternData:
-    """Return what the samples x layers figure shows."""
+def pattern_data(findings: RunFindings, groups: NDArray[np.intp] | None = None) -> PatternData:
+    """Return what the samples x layers figure shows, the rows in their groups."""
     analysis = findings.analysis
     kinds = analysis.facts.kinds
     return PatternData(
@@ -276,13 +304,17 @@ def pattern_data(findings: RunFindings) -> PatternData:
         magnitudes={kind: _column(analysis, kind, "abs_mean") for kind in kinds},
         injection={kind: _column(analysis, kind, "injection_mean") for kind in kinds} if analysis.has_injection else {},
         n_videos=_n_videos(findings),
+        groups=groups,
     )
 
 
-def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[str], str]:
-    """Return every sample's gate profile, (S, F), the names of the features, and what a feature is."""
-    # The mean of a gate over its channels cancels; its magnitude does not.
-    figure, what = ("abs_mean", "mean |gate|") if analysis.facts.gating.per_channel else ("mean", "mean gate")
-    profiles = np.concatenate([_column(analysis, gate.kind, figure) for gate in analysis.facts.gates], axis=1)
-    names = [f"{gate.kind} {layer}" for gate in analysis.facts.gates for layer in range(analysis.facts.num_layers)]
-    return profiles, names, f"a sample's {what} of each layer"
+def _profiles(analysis: GateAnalysis) -> tuple[np.ndarray, list[tuple[str, int]], str]:
+    """Return every sample's gate profile, (S, F), kind and layer of the features, and their quantity.
+
+    One quantity for all types of gating: the injection where it was measured. The mean of a gate is none: over channels
+    it cancels, and its sign means nothing.
+    """
+    quantity, column = ("injection", "injection_mean") if analysis.has_injection else ("magnitude", "abs_mean")
+    profiles = np.concatenate([_column(analysis, kind, column) for kind in analysis.facts.kinds], axis=1)
+    features = [(kind, layer) for kind in analysis.facts.kinds for layer in range(analysis.facts.num_layers)]
+    return profiles, features, quantity

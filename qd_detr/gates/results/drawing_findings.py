@@ -8,37 +8,28 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from qd_detr.gates.figures.alignment import AlignmentData, plot_alignment
+from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.runs import GroupOfRuns, RunsData, plot_runs
 from qd_detr.gates.figures.style import FigureScale
-from qd_detr.gates.figures.trends import (
-    AlignmentData,
-    DoseData,
-    Effect,
-    EffectsData,
-    Panel,
-    Series,
-    plot_alignment,
-    plot_dose_curve,
-    plot_effects,
-)
+from qd_detr.gates.figures.trends import DoseData, Panel, Series, plot_dose_curve
+from qd_detr.gates.results.conditions import condition_words
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.wording import Reason
 
 FindingFigure = tuple[str, Figure, Reason]  # name, figure, caption
 
-_AGAINST = {"annotation": "ground-truth", "prediction": "predicted"}
 
-
-def finding_figures(findings: RunFindings) -> list[FindingFigure]:
+def finding_figures(findings: RunFindings, scale: FigureScale) -> list[FindingFigure]:
     """Return the figures that this run's findings make."""
     return [
-        *_alignment(findings),
-        *_effects(findings.sections.get("audio_help")),
-        *_dose(findings.sections.get("audio_help")),
+        *_alignment(findings, scale),
+        *_effects(findings.sections.get("audio_help"), scale),
+        *_dose(findings.sections.get("audio_help"), scale),
     ]
 
 
-def _alignment(findings: RunFindings) -> list[FindingFigure]:
+def _alignment(findings: RunFindings, scale: FigureScale) -> list[FindingFigure]:
     data = findings.sections.get("alignment")
     if not data or not data["applies"] or not data["annotation"]["applies"]:
         return []
@@ -57,7 +48,8 @@ def _alignment(findings: RunFindings) -> list[FindingFigure]:
     contrast = [s["inside_minus_outside"] for s in rows]
     figure = plot_alignment(
         AlignmentData(
-            quantity=f"attention {wanted}",
+            kind="attention",
+            series=wanted,
             offsets_s=np.array(rows[0]["around_starts"]["lags_clips"]) * data["clip_length_s"],
             start=profiles("around_starts", "effect"),
             start_null=band("around_starts"),
@@ -66,65 +58,80 @@ def _alignment(findings: RunFindings) -> list[FindingFigure]:
             contrast=np.array([c["effect"] for c in contrast]),
             contrast_null=np.array([[c["null_low"] for c in contrast], [c["null_high"] for c in contrast]]),
             n_samples=contrast[0]["n_samples"],
-            windows=_AGAINST["annotation"],
+            windows="annotation",
             n_shifts=data["draws"],
-        )
+        ),
+        scale,
     )
     return [("moment_alignment", figure, Reason(f"figures.alignment_{wanted}"))]
 
 
-def _effects(data: dict[str, Any] | None) -> list[FindingFigure]:
+def _effects(data: dict[str, Any] | None, scale: FigureScale) -> list[FindingFigure]:
     if not data or not data["metrics"]["available"]:
         return []
-    primary = data["metrics"]["primary"]
+    texts, primary = scale.texts, data["metrics"]["primary"]
     effects = []
     for record in data["conditions"]:
-        change = (record["metrics"].get(primary) or {}).get("change")
+        entry = record["metrics"].get(primary)
+        change = entry and entry["change"]
         if not change or record["same_as"] or change["low"] is None:
             continue
-        group = "audio replaced" if record["audio"] else "gates changed"
-        effects.append(Effect(record["name"], change["estimate"], change["low"], change["high"], change["n"], group))
+        group = texts("effects.audio_replaced" if record["audio"] else "effects.gates_changed")
+        name = condition_words(record["name"], texts)
+        stands = bool(entry["significant"])
+        effects.append(Effect(name, change["estimate"], change["low"], change["high"], change["n"], group, stands))
     if not effects:
         return []
-    effects.sort(key=lambda e: e.group != "gates changed")
-    caption = (
-        f"n = {data['n_labelled']} queries of {data['n_source_videos']} source videos; "
-        f"{100 * data['bootstrap']['level']:g} % intervals over source videos."
+    # Gates before audio, the greatest loss first.
+    effects.sort(key=lambda e: (e.group != texts("effects.gates_changed"), e.estimate))
+    level = data["bootstrap"]["level"]
+    n = texts(
+        "effects.n",
+        queries=texts.counted(data["n_labelled"], "query"),
+        videos=texts.counted(data["n_source_videos"], "source_video"),
+        level=f"{100 * level:g}",
     )
     figure = plot_effects(
         EffectsData(
             effects,
-            x_label=f"change in {primary} (percent points)",
-            caption=caption,
-            title="What changes when gates or audio are changed",
-            better="better than the model as it is",
-            worse="worse than the model as it is",
-        )
+            x_label=texts("effects.change", metric=primary),
+            caption=n,
+            title=texts("effects.heading"),
+            better=texts("effects.better"),
+            worse=texts("effects.worse"),
+            level=level,
+        ),
+        scale,
     )
     return [("intervention_effects", figure, Reason("figures.effects", {"metric": primary}))]
 
 
-def _dose(data: dict[str, Any] | None) -> list[FindingFigure]:
+def _dose(data: dict[str, Any] | None, scale: FigureScale) -> list[FindingFigure]:
     curve = (data or {}).get("dose_curve")
-    if not curve or not curve["metrics"]:
+    if not data or not curve or not curve["metrics"]:
         return []
+    texts = scale.texts
     x = np.array(curve["scales"])
-    series = []
+    panels = []
     for metric, entry in curve["metrics"].items():
         changes = entry["change"]
 
         def column(key: str, changes: Sequence[dict[str, Any] | None] = changes) -> np.ndarray:
             return np.array([0.0 if c is None else np.nan if c[key] is None else c[key] for c in changes])
 
-        series.append(Series(_short(metric), x, column("estimate"), column("low"), column("high")))
+        line = Series("", x, column("estimate"), column("low"), column("high"))
+        panels.append(Panel(_short(metric), texts("dose.change"), [line], zero_line=True))
+    queries = texts.counted(data["n_labelled"], "query")
+    level = f"{100 * data['bootstrap']['level']:g}"
     figure = plot_dose_curve(
         DoseData(
-            Panel("Metrics against the attention gates' strength", "change (percent points)", series, zero_line=True),
-            x_label="all attention gates multiplied by",
-            caption=f"n = {data['n_labelled'] if data else 0} queries; bands: intervals against the model as it is.",
+            panels,
+            x_label=texts("dose.factor"),
+            caption=texts("dose.about", queries=queries, level=level),
+            title=texts("dose.heading"),
             reference_x=1.0,
-            title="Dose and response",
-        )
+        ),
+        scale,
     )
     return [("dose_response", figure, Reason("figures.dose"))]
 

@@ -16,7 +16,6 @@ EN = {
     "gate.attention": "layer {layer} attention gate",
     "gate.ffn": "layer {layer} FFN gate",
     "gate.other": "layer {layer} {label} gate",
-    "range": "{low} to {high}",
     "series.injection": "injection",
     "series.magnitude": "magnitude",
     "verdict.constant": "constant",

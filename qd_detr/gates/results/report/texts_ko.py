@@ -14,7 +14,6 @@ KO = {
     "gate.attention": "레이어 {layer}의 attention 게이트",
     "gate.ffn": "레이어 {layer}의 FFN 게이트",
     "gate.other": "레이어 {layer}의 {label} 게이트",
-    "range": "{low} ~ {high}",
     "series.injection": "주입량",
     "series.magnitude": "크기",
     "verdict.constant": "일정함",
