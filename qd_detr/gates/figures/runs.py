@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qd_detr.gates.figures import style
+from qd_detr.gates.figures.effects import Effect
 from qd_detr.gates.figures.style import FigureScale, in_house_style
 from qd_detr.gates.figures.text import printable, put_text, shorten, text_width_in
-from qd_detr.gates.figures.effects import Effect
 from qd_detr.gates.figures.wording import FigureTexts, figure_texts
 
 _ROW_IN = 0.18
