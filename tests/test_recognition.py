@@ -129,4 +129,4 @@ def test_a_family_of_ones_own_gets_gates_statistics_effects_and_report(tmp_path:
     assert statistics["attention_gates"]["min"] > 0  # softplus is; a tanh of the same numbers is not
     assert (out / "audio_share.json").is_file()
     assert "softplus" in (out / "run_config.json").read_text()
-    assert (out / "ANALYSIS_REPORT.md").is_file()
+    assert "Family of gated models: softplus" in (out / "ANALYSIS_REPORT.md").read_text()

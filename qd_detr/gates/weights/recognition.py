@@ -266,12 +266,32 @@ def _copies(folder: Path | None, likely: Sequence[str]) -> list[Evidence]:
             shared = {one for other in all_of_it for one in FAMILIES[other].code_also_of if other not in likely}
             allows = tuple(one for one in FAMILIES if one in {*all_of_it, *shared} and one in FAMILIES)
             found.append(Evidence(file, allows, f"{file} is the copy that a run of {' or '.join(allows)} leaves"))
-        elif name == "transformer.py" and b"_apply_fusion_with_saliency" in content:
-            marked = tuple(
-                one for one, family in FAMILIES.items() if family.code_mark and family.code_mark.encode() in content
-            )
-            found.append(Evidence(file, marked, f"{file}, an edited copy, has the fusion inside the transformer"))
+        elif name == "transformer.py" and (marks := _marks(content)):
+            told = " and ".join(dict.fromkeys(marks.values()))
+            found.append(Evidence(file, tuple(marks), f"{file}, an edited copy, {told}"))
     return found
+
+
+def _marks(content: bytes) -> dict[str, str]:
+    """Return the families whose transformer.py an edited copy shows, each with what shows it."""
+    present = {
+        name: f"has {family.code_mark}"
+        for name, family in FAMILIES.items()
+        if family.code_mark and family.code_mark.encode() in content
+    }
+    if present or b"class Transformer" not in content:
+        return present
+    return {
+        name: f"has {family.code_without[:-1]} and never calls it"
+        for name, family in FAMILIES.items()
+        if family.code_without and _never_called(family.code_without, content)
+    }
+
+
+def _never_called(call: str, content: bytes) -> bool:
+    """Return whether the name of a call stands in some code, and the call itself in comments alone."""
+    of_code = rb"(?m)^[^#\n]*" + re.escape(call.encode())
+    return call[:-1].encode() in content and not re.search(of_code, content)
 
 
 def _known(family: Family, name: str, digest: str) -> bool:

@@ -176,6 +176,8 @@ def _notes(prepared: PreparedRun) -> dict[str, Any]:
         "own_checkpoint": prepared.checkpoint.own,
         "batch_size": prepared.batch_size,
         "disagreements": prepared.settings.disagreements,
+        "family": prepared.settings.recognition.family,
+        "families": list(prepared.settings.recognition.candidates),
         "epoch": prepared.checkpoint.epoch,
         "dset_name": prepared.settings.options["dset_name"],
     }

@@ -69,7 +69,7 @@ def examine(request: CertificateRequest) -> Certificate:
     except CheckpointError as error:
         subject.certificate.add("settings", FAILED, "unusable", reason=str(error))
         return subject.certificate
-    _family(subject)
+    _family(subject, settings)
     _settings(subject, settings)
     if not _keys(subject, settings):
         return subject.certificate
@@ -102,18 +102,21 @@ def _told_by_predictions(subject: Subject, samples: Samples | None) -> Recogniti
     )
 
 
-def _family(subject: Subject) -> None:
+def _family(subject: Subject, settings: Settings) -> None:
     """Say what family the checkpoint is of, and what shows it; a choice without evidence is no pass."""
     found = subject.recognition
+    saved, _ = find_saved(subject.request.model_path, settings.options["dset_name"])
+    still_open = "open" if saved is None or subject.request.data_path is not None else "open_saved"
     subject.facts["family"] = found.facts
     subject.certificate.add(
         "family",
         PASSED if found.certain else FAILED,
-        "passed" if found.certain else "open",
+        "passed" if found.certain else still_open,
         tuple(one.sentence for one in found.evidence),
         family=found.family,
         like=FAMILIES[found.family].like,
         candidates=", ".join(found.candidates),
+        saved="" if saved is None else saved.path.name,
     )
 
 

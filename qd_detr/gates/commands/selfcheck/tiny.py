@@ -100,10 +100,13 @@ def write_checkpoint(
     return path
 
 
-def write_predictions(checkpoint_path: Path, data_path: Path) -> Path:
-    """Write what the model gives in legacy batches beside its checkpoint, as the legacy run did; return the file."""
+def write_predictions(checkpoint_path: Path, data_path: Path, family: str | None = None) -> Path:
+    """Write what the model gives in legacy batches beside its checkpoint, as the legacy run did; return the file.
+
+    family: that of the model, where the checkpoint does not tell.
+    """
     checkpoint = read_checkpoint(checkpoint_path)
-    settings = resolve(checkpoint)
+    settings = resolve(checkpoint, family=family)
     spec = FeatureSpec.from_options(settings.options, settings.architecture)
     samples = open_samples(spec, FeatureSources(data_path, checkpoint_path)).planned(EVAL_BSZ, mixed_lengths=True)
     how = PassSettings(

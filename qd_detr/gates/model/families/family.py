@@ -58,7 +58,9 @@ class Family:
             leaves as they start (`NOTHING`: it trains them all). None: no evidence but the keys, or the user, tells it.
         option_names: options that its code, and no other with the same keys, writes.
         copies: the first 16 digits of the SHA-256 of code that its runs leave beside the checkpoint, by file name.
-        code_also_of: families that the same code trains under other options. code_mark: a name in its transformer.py.
+        code_also_of: families that the same code trains under other options.
+        code_mark: a name in its transformer.py, which an edited copy has too. code_without: a call that the base's has
+            and its own has not, but in a comment.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Family:
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code_also_of: tuple[str, ...] = ()
     code_mark: str | None = None
+    code_without: str | None = None
 
     def marked(self, weights: Weights) -> bool:
         """Whether the keys alone show that these weights are of this family."""

@@ -33,4 +33,5 @@ FAMILY = Family(
         "model.py": (PLAIN_MODEL,),
         "code/avigate_custom.py": (PLAIN_FUSION,),
     },
+    code_without="self.encoder(",
 )

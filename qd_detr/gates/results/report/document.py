@@ -99,6 +99,8 @@ def _head(findings: RunFindings, texts: Texts) -> list[str]:
         return [f"{line} {texts('head.recorded', samples=counted(texts, n, 'sample'))}", ""]
     epoch = "" if notes["epoch"] is None else texts("head.epoch", epoch=notes["epoch"])
     model = texts("head.model", model=inline(notes["model"]), epoch=epoch)
+    if notes["family"] != "base":
+        line = f"{texts('head.family', family=notes['family'])} {line}"
     data = texts("head.data", data=inline(notes["data"]), n=n, queries=counted(texts, notes["annotated"], "query"))
     return [f"{model} {data} {line}", ""]
 

@@ -23,7 +23,7 @@ _QUESTIONS = ("helps", "which", "when", "how_much", "careful")
 
 
 def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return the answers, a paragraph for each of the five questions that has one."""
+    """Return the answers, a paragraph for each of the five questions that has one, after what puts them in doubt."""
     answers = {
         "helps": _helps(findings, texts),
         "which": [*_which(findings, texts), *_planted(findings, texts)],
@@ -31,7 +31,17 @@ def key_sentences(findings: RunFindings, texts: Texts) -> list[str]:
         "how_much": _how_much(findings, texts),
         "careful": _careful(findings, texts),
     }
-    return [texts(f"short.{one}", answer=" ".join(answers[one])) for one in _QUESTIONS if answers[one]]
+    told = [texts(f"short.{one}", answer=" ".join(answers[one])) for one in _QUESTIONS if answers[one]]
+    return [*_in_doubt(findings, texts), *told]
+
+
+def _in_doubt(findings: RunFindings, texts: Texts) -> list[str]:
+    """Return what puts every number in doubt: another gating type than trained, a family that nothing decides."""
+    note, candidates = findings.analysis.facts.gating_note, findings.notes.get("families", [])
+    doubts = [] if note is None else [f"**{texts.say(note)}**"]
+    if len(candidates) > 1:
+        doubts.append(texts("audit.family", candidates=", ".join(candidates), family=findings.notes["family"]))
+    return doubts
 
 
 def _helps(findings: RunFindings, texts: Texts) -> list[str]:
@@ -133,12 +143,10 @@ def _share(value: float) -> str:
 
 
 def _careful(findings: RunFindings, texts: Texts) -> list[str]:
-    note = findings.analysis.facts.gating_note
-    parts = [] if note is None else [f"**{texts.say(note)}**"]
     data = findings.sections.get("audio_help")
     if not data:
-        return parts
-    parts += [texts("careful.seed", videos=counted(texts, data["n_source_videos"], "source_video"))]
+        return []
+    parts = [texts("careful.seed", videos=counted(texts, data["n_source_videos"], "source_video"))]
     if data["verdict"] and data["verdict"][0]["rough"]:
         parts.append(texts("careful.rough"))
     if data["metrics"]["available"] and data["metrics"]["reason"]:

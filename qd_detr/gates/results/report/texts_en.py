@@ -31,6 +31,7 @@ EN = {
     "head.not_told": "not told",
     "head.gate_log": "Gates read from a log, {log}.",
     "head.recorded": "Recorded: {samples}.",
+    "head.family": "Family of gated models: {family}.",
     "terminal.report": "Report: {path}",
     "terminal.shard": "Shard done: {place}",
     "terminal.shards_waiting": "The results follow when these are done as well: {names}",
@@ -38,6 +39,7 @@ EN = {
     # What could mislead.
     "audit.title": "## What could mislead",
     "gating.changed": "Trained with {trained} gating, run with {gating} as asked: the weights fit both, the function is another; these are not the gates the model was trained with.",
+    "audit.family": "**What this checkpoint is, is undecided: {candidates} have the same weights and are other functions. It was run as {family}; if it is of another, its gates and every number here are wrong.** The run's own transformer.py, model.py and code.zip beside it, or its saved predictions with their data, would decide.",
     "audit.unchecked": "Gates were recorded by other code (a training, or a loop or log of your own); nothing about its data was checked here.",
     "audit.query_unchecked": "Whether the gates depend on the query was not checked: that takes two samples.",
     "audit.query_dependent": "The gates depend on the query ({how}, {comparisons}, largest change {largest}): for gates n = {samples}.",
