@@ -49,7 +49,7 @@ class Texts:
     def __contains__(self, key: str) -> bool:
         return key in self._texts
 
-    def __call__(self, key: str, **values: Any) -> str:
+    def __call__(self, key: str, /, **values: Any) -> str:
         """Return the text of a key with its placeholders filled in.
 
         Raises:

@@ -12,7 +12,7 @@ import torch
 from qd_detr.gates import __version__
 from qd_detr.gates.commands.certify import claims
 from qd_detr.gates.commands.certify.inputs import requested_samples
-from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED, Certificate, CertificateRequest
+from qd_detr.gates.commands.certify.request import Certificate, CertificateRequest
 from qd_detr.gates.commands.certify.saved_trial import try_readings
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.trials import try_on_random_inputs, try_on_samples
@@ -54,7 +54,7 @@ def examine(request: CertificateRequest) -> Certificate:
     try:
         recognition = recognised(checkpoint, config, asked=request.family)
     except CheckpointError as error:
-        certificate.add("family", FAILED, "unusable", reason=str(error))
+        certificate.answer("family", False, "unusable", reason=str(error))
         return certificate
     subject = Subject(request, checkpoint, config, device, certificate, recognition)
     try:
@@ -67,7 +67,7 @@ def examine(request: CertificateRequest) -> Certificate:
         subject.recognition = recognition = _told_by_predictions(subject, samples)
         settings = _settings_as(subject, recognition)
     except CheckpointError as error:
-        subject.certificate.add("settings", FAILED, "unusable", reason=str(error))
+        subject.certificate.answer("settings", False, "unusable", reason=str(error))
         return subject.certificate
     _family(subject, settings)
     _settings(subject, settings)
@@ -107,12 +107,12 @@ def _family(subject: Subject, settings: Settings) -> None:
     found = subject.recognition
     saved, _ = find_saved(subject.request.model_path, settings.options["dset_name"])
     still_open = "open" if saved is None or subject.request.data_path is not None else "open_saved"
-    subject.facts["family"] = found.facts
-    subject.certificate.add(
+    subject.certificate.answer(
         "family",
-        PASSED if found.certain else FAILED,
-        "passed" if found.certain else still_open,
-        tuple(one.sentence for one in found.evidence),
+        found.certain,
+        None if found.certain else still_open,
+        [one.sentence for one in found.evidence],
+        found.facts,
         family=found.family,
         like=FAMILIES[found.family].like,
         candidates=", ".join(found.candidates),
@@ -149,7 +149,8 @@ def _questions(subject: Subject) -> list[str]:
 
 
 def _settings(subject: Subject, settings: Settings) -> None:
-    subject.facts["settings"] = {
+    origins = list(settings.origins.values())
+    facts = {
         "trained_gating_type": settings.trained_gating_type,
         "run_gating_type": settings.architecture.gating_type,
         "options": {
@@ -158,44 +159,37 @@ def _settings(subject: Subject, settings: Settings) -> None:
         "disagreements": settings.disagreements,
         "architecture": asdict(settings.architecture),
     }
-    trained, run = settings.trained_gating_type, settings.architecture.gating_type
-    disagreements = tuple(settings.disagreements)
     conflicts = claims.conflicts(subject.checkpoint, subject.config, FAMILIES[subject.recognition.family])
-    origins = list(settings.origins.values())
-    if trained != run:
-        subject.certificate.add("settings", FAILED, "changed", disagreements, trained=trained, run=run)
-    elif conflicts:
-        subject.certificate.add("settings", FAILED, "conflict", disagreements, what="; ".join(conflicts))
-    else:
-        subject.certificate.add(
-            "settings",
-            PASSED,
-            "passed",
-            disagreements,
-            weights=origins.count("weights"),
-            options=sum(origin not in ("weights", "default") for origin in origins),
-            defaults=origins.count("default"),
-        )
+    changed = facts["trained_gating_type"] != facts["run_gating_type"]
+    subject.certificate.answer(
+        "settings",
+        not changed and not conflicts,
+        "changed" if changed else "conflict" if conflicts else None,
+        settings.disagreements,
+        facts,
+        what="; ".join(conflicts),
+        from_weights=origins.count("weights"),
+        from_options=sum(origin not in ("weights", "default") for origin in origins),
+        defaults=origins.count("default"),
+    )
 
 
 def _keys(subject: Subject, settings: Settings) -> bool:
     """Account for every key; return whether the model can be built from them."""
     account = account_for_keys(subject.checkpoint.weights, settings.architecture)
-    subject.facts["keys"] = {
+    facts = {
         **asdict(account),
         "groups": {name: {"tensors": t, "numbers": n} for name, (t, n) in account.groups.items()},
     }
     kinds = ("missing", "unexpected", "misshapen", "not_numbers", "not_finite")
-    lists: dict[str, list[str]] = {kind: getattr(account, kind) for kind in kinds}
-    subject.certificate.add(
+    subject.certificate.answer(
         "keys",
-        PASSED if account.complete else FAILED,
-        "passed" if account.complete else "failed",
-        tuple(f"{kind.replace('_', ' ')}: {first_few(names, _NAMES_SHOWN)}" for kind, names in lists.items() if names),
-        in_file=account.in_file,
-        in_model=account.in_model,
+        account.complete,
+        None,
+        [f"{kind.replace('_', ' ')}: {first_few(facts[kind], _NAMES_SHOWN)}" for kind in kinds if facts[kind]],
+        facts,
         numbers=sum(numbers for _, numbers in account.groups.values()),
-        **{kind: len(names) for kind, names in lists.items()},
+        **{f"n_{kind}": len(facts[kind]) for kind in kinds},
     )
     return account.complete
 
@@ -204,42 +198,35 @@ def _tensors(subject: Subject, model: QDDETR) -> None:
     """Compare the model's tensors with the file's, which is read anew."""
     proof = prove_weights(read_checkpoint(subject.request.model_path).weights, model)
     differing = [tensor for tensor in proof.tensors if not tensor.equal]
-    subject.facts["tensors"] = {
-        "compared": len(proof.tensors),
-        "equal": len(proof.tensors) - len(differing),
-        "file_sha256": proof.file_sha256,
-        "model_sha256": proof.model_sha256,
-        "model_dtype": proof.model_dtype,
-        "widened": proof.widened,
-        "each": [{**asdict(tensor), "equal": tensor.equal} for tensor in proof.tensors],
-    }
-    subject.certificate.add(
+    subject.certificate.answer(
         "tensors",
-        PASSED if proof.equal else FAILED,
-        "failed" if not proof.equal else "widened" if proof.widened else "passed",
-        tuple(f"{tensor.key}: {tensor.difference}" for tensor in differing[:_NAMES_SHOWN]),
-        count=len(proof.tensors),
+        proof.equal,
+        "widened" if proof.equal and proof.widened else None,
+        [f"{tensor.key}: {tensor.difference}" for tensor in differing[:_NAMES_SHOWN]],
+        {
+            "compared": len(proof.tensors),
+            "equal": len(proof.tensors) - len(differing),
+            "file_sha256": proof.file_sha256,
+            "model_sha256": proof.model_sha256,
+            "model_dtype": proof.model_dtype,
+            "widened": proof.widened,
+            "each": [{**asdict(tensor), "equal": tensor.equal} for tensor in proof.tensors],
+        },
         different=len(differing),
-        digest=proof.model_sha256,
         types=", ".join(f"{count} {name}" for name, count in proof.widened.items()),
-        dtype=proof.model_dtype,
     )
 
 
 def _structure(subject: Subject, model: QDDETR, settings: Settings) -> None:
     faults = claims.structure_faults(model, settings)
-    subject.facts["structure"] = {"faults": faults}
-    built = settings.architecture
-    subject.certificate.add(
+    subject.certificate.answer(
         "structure",
-        FAILED if faults else PASSED,
-        "failed" if faults else "passed",
-        tuple(faults[:_NAMES_SHOWN]),
-        faults=len(faults),
-        gating=built.gating_type,
-        layers=built.fusion_layers,
-        fusion_heads=built.fusion_n_heads,
-        heads=built.n_heads,
+        not faults,
+        None,
+        faults[:_NAMES_SHOWN],
+        {"faults": faults},
+        n_faults=len(faults),
+        built=settings.architecture,
     )
 
 
@@ -250,16 +237,16 @@ def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
     # Weights alone name no feature folders either: what is open is told all the same, and how to name them.
     nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
     samples = None if nameless else requested_samples(subject.request, settings)
-    subject.facts["settings"] = {"open": list(questions), "readings_that_fit": len(readings)}
-    answers = tuple(_answers(name, readings) for name in questions)
-    subject.certificate.add("settings", FAILED, "open", answers, count=len(readings), names=", ".join(questions))
+    facts = {"open": list(questions), "readings_that_fit": len(readings)}
+    answers = [_answers(name, readings) for name in questions]
+    subject.certificate.answer("settings", False, "open", answers, facts, names=", ".join(questions))
     if not _keys(subject, settings):
         return
     _tensors(subject, subject.build(settings))
     for name in ("structure", "reference", "tracking", "samples"):
-        subject.certificate.add(name, NOT_CHECKED, "open")
+        subject.certificate.leave_open(name, "open")
     _readings_or_why_not(subject, readings, settings, samples)
-    subject.certificate.add("batches", NOT_CHECKED, "open")
+    subject.certificate.leave_open("batches", "open")
 
 
 def _readings_or_why_not(
@@ -276,7 +263,7 @@ def _readings_or_why_not(
         try_readings(subject, readings, samples, saved, order)
     elif saved is not None:
         reason = "other_queries"
-    subject.certificate.add("predictions", NOT_CHECKED, reason, evaluated=subject.evaluated_on)
+    subject.certificate.leave_open("predictions", reason, evaluated=subject.evaluated_on)
 
 
 def _answers(name: str, readings: Sequence[claims.Reading]) -> str:

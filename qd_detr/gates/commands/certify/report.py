@@ -50,8 +50,8 @@ _INDENT = "    "
 def sentence(check: Check, texts: Texts) -> str:
     """Return a check's answer in words."""
     values = dict(check.values)
-    if "kind" in values:
-        values["kind"] = texts(f"kind.{values['kind']}")
+    if "inputs" in values:
+        values["kind"] = texts(f"kind.{values['inputs']}")
     return texts(check.text, **values)
 
 

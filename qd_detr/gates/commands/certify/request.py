@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,22 @@ class Certificate:
         """True if the weights fit more than one model and nothing decides."""
         return any(check.text in ("family.open", "settings.open", "settings.conflict") for check in self.checks)
 
-    def add(self, name: str, outcome: str, variant: str, details: tuple[str, ...] = (), **values: Any) -> None:
-        """Append the answer to one question."""
-        self.checks.append(Check(name, outcome, f"{name}.{variant}", values, details))
+    def answer(
+        self,
+        name: str,
+        passed: bool,
+        variant: str | None = None,
+        details: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> None:
+        """Append the answer to one question; facts go into the report file and, with `more`, into its sentence."""
+        if facts is not None:
+            self.facts["data" if name == "samples" else name] = facts
+        outcome = PASSED if passed else FAILED
+        values = {**(facts or {}), **more}
+        self.checks.append(Check(name, outcome, f"{name}.{variant or outcome}", values, tuple(details)))
+
+    def leave_open(self, name: str, why: str, **values: Any) -> None:
+        """Append that a question was not asked, and why."""
+        self.checks.append(Check(name, NOT_CHECKED, f"{name}.{why}", values))

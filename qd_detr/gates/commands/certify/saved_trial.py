@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from qd_detr.gates.commands.certify import claims
-from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED
+from qd_detr.gates.commands.certify.request import PASSED
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import first_few
@@ -60,7 +60,7 @@ def compare_with_saved(
             legacy = legacy_values(model, samples, order, eval_bsz, progress=done)
     if saved is None:
         subject.facts["predictions"] = None
-        subject.certificate.add("predictions", NOT_CHECKED, reason, evaluated=subject.evaluated_on)
+        subject.certificate.leave_open("predictions", reason, evaluated=subject.evaluated_on)
         return legacy
     found = [agreement_with(saved, order, alone, options)]
     if legacy is not None:
@@ -77,7 +77,7 @@ def compare_with_saved(
 def _answer(subject: Subject, agreement: Agreement, saved: SavedPredictions) -> None:
     comparisons = agreement.comparisons
     apart = [comparison for comparison in comparisons if not comparison.agrees]
-    facts = subject.facts["predictions"] = {
+    facts = {
         "path": str(saved.path.resolve()),
         "sha256": file_sha256(saved.path),
         "eval_bsz": agreement.legacy_eval_bsz,
@@ -91,20 +91,8 @@ def _answer(subject: Subject, agreement: Agreement, saved: SavedPredictions) -> 
         "disagreeing": [{"qid": c.qid, "differences": c.differences} for c in apart],
     }
     variant = ("failed" if apart else "passed") + ("_alone" if agreement.legacy_eval_bsz is None else "")
-    subject.certificate.add(
-        "predictions",
-        FAILED if apart else PASSED,
-        variant,
-        tuple(f"qid {c.qid}: {first_few(c.differences, 2)}" for c in apart[:_DETAILS_SHOWN]),
-        agree=agreement.agreeing,
-        queries=len(comparisons),
-        eval_bsz=agreement.legacy_eval_bsz,
-        file=saved.path.name,
-        score=f"{facts['largest_score_difference']:.1e}",
-        saliency=f"{facts['largest_saliency_difference']:.1e}",
-        edges=facts["edge_steps"],
-        swapped=facts["swapped"],
-    )
+    details = [f"qid {c.qid}: {first_few(c.differences, 2)}" for c in apart[:_DETAILS_SHOWN]]
+    subject.certificate.answer("predictions", not apart, variant, details, facts, file=saved.path.name)
 
 
 def _confirm_settings(subject: Subject) -> None:

@@ -17,7 +17,6 @@ from qd_detr.gates.commands.certify.forwards import (
     tracked_and_untracked,
 )
 from qd_detr.gates.commands.certify.reference_families import reference_for
-from qd_detr.gates.commands.certify.request import FAILED, NOT_CHECKED, PASSED
 from qd_detr.gates.commands.certify.saved_trial import compare_with_saved
 from qd_detr.gates.commands.certify.subject import Subject
 from qd_detr.gates.commands.certify.weights import widen
@@ -43,7 +42,7 @@ def try_on_random_inputs(subject: Subject, model: QDDETR, settings: Settings) ->
     proof.add(tracked_and_untracked(model, batch, legacy_batch=True)[1], counted=False)
     _tracking(subject, proof, "random")
     for name in ("samples", "predictions", "batches"):
-        subject.certificate.add(name, NOT_CHECKED, "no_data")
+        subject.certificate.leave_open(name, "no_data")
 
 
 def try_on_samples(subject: Subject, model: QDDETR, settings: Settings, samples: Samples) -> None:
@@ -79,7 +78,7 @@ def _reference(
     arrays = {key: widen(tensor, torch.float64) for key, tensor in subject.checkpoint.weights.items()}
     reference = reference_for(arrays, settings.architecture)
     if reference is None:
-        subject.certificate.add("reference", NOT_CHECKED, "absent", family=settings.architecture.family)
+        subject.certificate.leave_open("reference", "absent", family=settings.architecture.family)
     gaps: dict[str, float] = {}
     for single in inputs:
         outputs, one, gates = tracked_and_untracked(model, single, every_mode=True)
@@ -90,23 +89,14 @@ def _reference(
     if reference is None:
         return
     worst = max(gaps.values())
-    passed = worst <= REFERENCE_TOLERANCE
-    subject.facts["reference"] = {
+    facts = {
         "inputs": kind,
         "samples": len(gaps),
         "largest_gap": _finite(worst),
         "allowed": REFERENCE_TOLERANCE,
         "each": {qid: _finite(gap) for qid, gap in gaps.items()},
     }
-    subject.certificate.add(
-        "reference",
-        PASSED if passed else FAILED,
-        "passed" if passed else "failed",
-        samples=len(gaps),
-        kind=kind,
-        gap=f"{worst:.1e}",
-        allowed=f"{REFERENCE_TOLERANCE:.0e}",
-    )
+    subject.certificate.answer("reference", worst <= REFERENCE_TOLERANCE, facts=facts, gap=worst)
 
 
 def _own_values(
@@ -134,22 +124,18 @@ def _legacy_batch_tracking(model: QDDETR, samples: Samples, positions: Sequence[
 
 
 def _tracking(subject: Subject, proof: TrackingProof, kind: str) -> None:
-    subject.facts["tracking"] = {
-        "inputs": kind,
-        "samples": proof.samples,
-        "outputs": proof.outputs,
-        "changed": proof.changed,
-        "gates_not_recorded": [str(qid) for qid in proof.unrecorded],
-    }
-    passed = not proof.changed and not proof.unrecorded
-    subject.certificate.add(
+    subject.certificate.answer(
         "tracking",
-        PASSED if passed else FAILED,
-        "passed" if passed else "failed" if proof.changed else "unrecorded",
-        outputs=proof.outputs,
-        samples=proof.samples,
-        kind=kind,
-        changed=first_few(proof.changed),
+        not proof.changed and not proof.unrecorded,
+        "unrecorded" if proof.unrecorded and not proof.changed else None,
+        facts={
+            "inputs": kind,
+            "samples": proof.samples,
+            "outputs": proof.outputs,
+            "changed": proof.changed,
+            "gates_not_recorded": [str(qid) for qid in proof.unrecorded],
+        },
+        which_changed=first_few(proof.changed),
         unrecorded=first_few(proof.unrecorded),
         count=len(proof.unrecorded),
     )
@@ -159,12 +145,11 @@ def _samples(subject: Subject, samples: Samples) -> None:
     clips = samples.clip_counts
     data_path = subject.request.data_path
     assert data_path is not None
-    videos = len({query.vid for query in samples.queries})
-    subject.facts["data"] = {
+    facts = {
         "path": str(data_path.resolve()),
         "annotated": len(samples) + len(samples.left_out),
         "examined": len(samples),
-        "videos": videos,
+        "videos": len({query.vid for query in samples.queries}),
         "clips": {"fewest": min(clips), "most": max(clips)},
         "feature_folders": {
             "video": [str(folder.resolve()) for folder in samples.folders.video],
@@ -172,16 +157,7 @@ def _samples(subject: Subject, samples: Samples) -> None:
             "audio": str(samples.folders.audio.resolve()),
         },
     }
-    subject.certificate.add(
-        "samples",
-        PASSED,
-        "passed",
-        count=len(samples),
-        annotated=len(samples) + len(samples.left_out),
-        videos=videos,
-        fewest=min(clips),
-        most=max(clips),
-    )
+    subject.certificate.answer("samples", True, facts=facts)
 
 
 def _batches(
@@ -201,24 +177,16 @@ def _batches(
             (line,) = submission_lines(_queries(samples, positions), model(batch), options)
         alone.append(compare(line, own[positions[0]], options))
     agree = sum(comparison.agrees for comparison in alone)
-    facts = subject.facts["batches"] = {
+    facts = {
         "alone": len(alone),
         "alone_agree": agree,
         "alone_disagreeing": [{"qid": c.qid, "differences": c.differences} for c in alone if not c.agrees],
     }
     if legacy is not None:
         facts |= _legacy_changes(own, legacy, options, eval_bsz)
-    subject.certificate.add(
-        "batches",
-        PASSED if agree == len(alone) else FAILED,
-        "failed" if agree < len(alone) else "passed_alone" if legacy is None else "passed",
-        tuple(f"qid {c.qid}: {first_few(c.differences, 2)}" for c in alone if not c.agrees),
-        alone=len(alone),
-        agree=agree,
-        changed=facts.get("changed_by_legacy_batches"),
-        queries=facts.get("queries"),
-        eval_bsz=eval_bsz,
-    )
+    details = [f"qid {c.qid}: {first_few(c.differences, 2)}" for c in alone if not c.agrees]
+    variant = "passed_alone" if legacy is None and not details else None
+    subject.certificate.answer("batches", not details, variant, details, facts)
 
 
 def _legacy_changes(
