@@ -46,7 +46,7 @@ _GROUPS = {
     "features": ("feature_root", "v_feat_dirs", "t_feat_dir", "a_feat_dir", "skip_missing", "missing_list"),
     "what to do": (
         *("max_samples", "analyze_samples", "compare_samples", "compare_runs", "legacy_batches"),
-        *("interventions", "ablate", "audio", "timeline", "margin", "no_effects"),
+        *("interventions", "ablate", "audio", "timeline", "slice", "top", "rank_by", "margin", "no_effects"),
     ),
     "output": (
         *("output_dir", "save_raw_data", "no_figures", "figure_format", "no_explorer", "quiet", "lang"),
@@ -134,6 +134,21 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="when the audio made the prediction what it is; costs each sample about 180 forwards",
     )
+    add(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="also report the audio's effect on the queries whose qids FILE holds, one a line; may be given several times",
+    )
+    add(
+        "--top",
+        type=int,
+        default=0,
+        metavar="K",
+        help="rank the samples: list the K highest and lowest in the report, with a column of ranks in samples.csv",
+    )
+    add("--rank_by", metavar="COLUMN", help="column of samples.csv that --top ranks by (default: the audio's effect)")
     add(
         "--margin",
         type=float,
@@ -248,6 +263,9 @@ def request_from(args: argparse.Namespace) -> AnalysisRequest:
         margin=args.margin,
         no_effects=args.no_effects,
         timeline=args.timeline,
+        slice=tuple(args.slice),
+        top=args.top,
+        rank_by=args.rank_by,
         resume=args.resume,
         history_memory_mb=args.history_memory,
         device=args.device,
@@ -327,6 +345,7 @@ def analyse(args: argparse.Namespace) -> None:
             seed=args.seed,
             figure_format=args.figure_format,
             margin=args.margin,
+            slices=args.slice,
             lang=args.lang,
         )
         summary = "\n".join([*sentences, "", report_place(report, args.lang)])

@@ -154,7 +154,7 @@ def plain_name(key: str, names: set[str]) -> str:
 def test_every_file_of_a_run_is_documented(written):
     named = {Path(file).name for file, *_ in SECTIONS}
     known_by_heading = [re.compile(re.escape(name).replace(r"\*", ".+")) for name in named]
-    reports = {"ANALYSIS_REPORT.md", "COMPARISON_REPORT.md", "explorer.html", "overall_statistics.png"}
+    reports = {"ANALYSIS_REPORT.md", "COMPARISON_REPORT.md", "explorer.html", "overall_statistics.png", "claims.tex"}
     for folder in ("results", "changed", "comparison", "certificate", "found"):
         for path in (written / folder).rglob("*"):
             if path.is_file() and path.suffix not in (".npy", ".npz", ".png"):

@@ -132,3 +132,16 @@ def test_two_splits_of_one_model_are_compared_in_gates_and_measures_alone_and_sa
 def test_a_single_run_is_not_compared(trees):
     with pytest.raises(RequestError, match="two results folders or more"):
         compare_runs(trees[:1])
+
+
+def test_the_primary_metric_is_compared_on_slices_of_ones_own(trees, tmp_path):
+    (tmp_path / "some.txt").write_text("100\n101\n102\n", encoding="utf-8")
+    mine = f"some={tmp_path / 'some.txt'}"
+    argv = ["--compare_runs", str(trees[0]), str(trees[3]), "--slice", mine, "--output_dir", str(tmp_path / "out")]
+    assert main([*argv, "--quiet"]) == 0
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    (row,) = found["slices"]
+    assert (row["slice"], row["n"], row["differences"][0]["difference"]["n"]) == ("some", 3, 3)
+    apart = [query["AP"]["global"] - query["AP"]["clipwise"] for query in found["queries"][:3]]
+    assert row["differences"][0]["difference"]["estimate"] == pytest.approx(100 * np.mean(apart))
+    assert "MR-full-mAP on some" in (tmp_path / "out" / "COMPARISON_REPORT.md").read_text(encoding="utf-8")

@@ -27,6 +27,7 @@ from qd_detr.gates.analysis.run_ranking import ranking_of
 from qd_detr.gates.analysis.run_rows import GroupTable, rows_of
 from qd_detr.gates.analysis.verdicts import MARGIN_POINTS, verdict_of
 from qd_detr.gates.data.annotations import Query, read_annotations
+from qd_detr.gates.data.slice_files import OwnSlices, read_slices
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of
@@ -71,6 +72,7 @@ def compare_runs(
     draws: int = DRAWS,
     level: float = LEVEL,
     margin: float = MARGIN_POINTS,
+    slices: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return runs side by side, JSON-ready.
 
@@ -79,16 +81,18 @@ def compare_runs(
         named: the group that a run was put into by name, None for a run that its options group.
         seed: of the resampling. draws, level: likewise.
         margin: percent points within which a difference in a metric counts as none.
+        slices: "NAME=FILE", a file of qids: the primary metric is compared on these queries too.
 
     Returns:
-        {"paired" (False for one model on several splits), "runs": [{"name", "group", "seed", folder, checkpoint, epoch,
-        gating, layers}], "groups": [{"name", "runs", "options" in which the groups differ}], "n_queries",
-        "n_source_videos", "bootstrap", "margin", "ranking": see `ranking_of` or None, "metrics": {"available", "reason",
-        "primary", "rows"}, "measures", "gates": rows, "predictions": [{"first", "second", "n_pairs", intervals}],
-        "queries": [{"id", "vid", "AP": {run: value}}]}. A row is {"metric", "measure", or "layer", "kind" and "figure",
-        "values": per group that has it {"group", "mean", "runs": {run: mean}, "interval", "seed_share"}, "differences":
-        per pair of groups {"first", "second", "difference" (an interval; None with a "reason"), "df", "seed_share"}},
-        for metrics and measures also "adjusted_p" and "significant", for metrics "verdict".
+        {"paired" (False for one model on several splits), "runs": [{"name", "group", "seed", folder, checkpoint,
+        epoch, gating, layers}], "groups": [{"name", "runs", "options" in which the groups differ}], "n_queries",
+        "n_source_videos", "bootstrap", "margin", "ranking": see `ranking_of` or None, "metrics": {"available",
+        "reason", "primary", "rows"}, "slices", "measures", "gates": rows, "predictions": [{"first", "second",
+        "n_pairs", intervals}], "queries": [{"id", "vid", "AP": {run: value}}]}. A row is {"metric", "slice",
+        "measure", or "layer", "kind" and "figure", "values": per group that has it {"group", "mean", "runs": {run:
+        mean}, "interval", "seed_share"}, "differences": per pair of groups {"first", "second", "difference" (an
+        interval; None with a "reason"), "df", "seed_share"}}, but for gates also "adjusted_p" and "significant", for
+        metrics "verdict".
 
     Raises:
         RequestError: fewer than two runs, an unfinished or damaged tree, one folder twice, or runs on different data.
@@ -130,6 +134,7 @@ def compare_runs(
         "bootstrap": {**settings, "clusters": "source videos"},
         "margin": margin,
         **_metrics(tables, read, reason, margin),
+        "slices": _slices(tables, read, read_slices(slices, [q for run in read for q in run.qids])),
         "measures": _measures(tables, read),
         "gates": _gates(tables, read),
         "predictions": _predictions(tables, read, settings) if same_data else [],
@@ -269,6 +274,22 @@ def _measures(tables: GroupTable, read: Sequence[RunColumns]) -> list[dict[str, 
     ]
     rows = rows_of(tables, [run.columns for run in read], names)
     found = [{"measure": name, **row} for name, row in zip(names, rows, strict=True)]
+    _control(found)
+    return found
+
+
+def _slices(tables: GroupTable, read: Sequence[RunColumns], own: OwnSlices) -> list[dict[str, Any]]:
+    """Return rows of the primary metric on slices of one's own; none without metrics."""
+    if not own or not read[0].metrics:
+        return []
+    primary = benchmark_of(str(read[0].facts.options["dset_name"])).primary
+    masks = {name: np.array([str(qid) in qids for qid in read[0].qids]) for name, qids in own.items()}
+    columns = [{name: np.where(mask, run.metrics[primary], np.nan) for name, mask in masks.items()} for run in read]
+    rows = rows_of(tables, columns, list(masks), bounds=[PERCENT] * len(masks))
+    found = [
+        {"slice": name, "n": int(mask.sum()), "metric": primary, **row}
+        for (name, mask), row in zip(masks.items(), rows, strict=True)
+    ]
     _control(found)
     return found
 

@@ -13,12 +13,13 @@ from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, exit_status, program, say
 from qd_detr.gates.data.annotations import Query, read_annotations
 from qd_detr.gates.data.datasets import DATASETS
-from qd_detr.gates.errors import MissingFileError, RequestError
+from qd_detr.gates.data.slice_files import read_slices
+from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation.benchmarks import benchmark_of
 from qd_detr.gates.evaluation.report import write_metrics
 from qd_detr.gates.evaluation.scoring import saliency_missing
 from qd_detr.gates.evaluation.submission import read_submission
-from qd_detr.gates.files import read_text, to_json, write_whole
+from qd_detr.gates.files import to_json, write_whole
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,7 +106,7 @@ def _write_effects(args: argparse.Namespace, predictions: list[dict[str, Any]], 
         clip_length_s=args.clip_length_s,
         seed=args.seed,
         margin=args.margin,
-        own_slices={name: _qids(path) for name, path in map(_slice, args.slice)},
+        own_slices=read_slices(args.slice, [query.qid for query in queries]),
     )
     write_whole(args.effects, to_json(in_english(found)))
     for one in found["verdict"]:
@@ -132,21 +133,6 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
         path.name if names.count(path.name) == 1 and path.name != "baseline" else str(path.resolve()): path
         for path in paths
     }
-
-
-def _slice(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise RequestError(f"--slice {text}: expected NAME=FILE")
-    return name, Path(path)
-
-
-def _qids(path: Path) -> set[str]:
-    try:
-        lines = read_text(path).splitlines()
-    except (OSError, ValueError) as error:
-        raise MissingFileError(f"--slice: {path} cannot be read as text ({error})") from None
-    return {line.strip() for line in lines if line.strip()}
 
 
 def _check_output(path: Path, inputs: Sequence[Path], flag: str) -> None:

@@ -37,6 +37,7 @@ class OutputOptions:
     """Which files a run writes.
 
     compare: None for no comparison figure, () for a telling few samples, else ids as text. lang: the report's language.
+        top: how many samples are listed at either end of a ranking, 0 for none. rank_by: its column of samples.csv.
     """
 
     figures: bool = True
@@ -47,6 +48,8 @@ class OutputOptions:
     quiet: bool = True
     lang: str = "en"
     explorer: bool = True
+    top: int = 0
+    rank_by: str | None = None
 
     @contextmanager
     def progress(self, total: int, what: str) -> Iterator[Callable[[int], None]]:

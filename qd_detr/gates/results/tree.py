@@ -56,7 +56,7 @@ _FILES = (
         "planted.json",
     ),
     *("explorer.html", "timeline.json", "timeline.npz"),
-    *("COMPARISON_REPORT.md", "comparison.json", "comparison.csv"),
+    *("COMPARISON_REPORT.md", "comparison.json", "comparison.csv", "claims.tex", "claims_ko.tex"),
 )
 _FOLDERS = ("individual_samples", "raw_data", "figures", "comparisons", "custom")
 _SUFFIXES = (".json", ".png", ".pdf", ".svg", ".npy")

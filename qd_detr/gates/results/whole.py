@@ -8,6 +8,7 @@ from typing import Any
 from qd_detr.gates.results.context import OutputOptions, RunFindings
 from qd_detr.gates.results.drawing import draw_run
 from qd_detr.gates.results.explorer import write_explorer
+from qd_detr.gates.results.ranking import ranked
 from qd_detr.gates.results.report import report_text
 from qd_detr.gates.results.report.audio import with_sentences
 from qd_detr.gates.results.report.wording import in_english
@@ -29,6 +30,8 @@ def write_run(
     note = in_english(findings.analysis.facts.gating_note)
     write_statistics(tree, findings.analysis)
     table = sample_table(findings, sample_columns)
+    if options.top:
+        table, findings.sections["top"] = ranked(table, options.rank_by, options.top)
     tree.write_text("samples.csv", csv_text(table.head, table.rows))
     if findings.lines is not None:
         write_predictions(tree, list(findings.lines), note)

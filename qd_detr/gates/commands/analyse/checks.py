@@ -11,6 +11,7 @@ from qd_detr.gates.data.annotations import Query, read_annotations, select_queri
 from qd_detr.gates.data.datasets import dataset_of
 from qd_detr.gates.data.feature_layout import FeatureSpec
 from qd_detr.gates.data.samples import DEFAULT_BATCH_SIZE, Samples, check_samples, open_samples
+from qd_detr.gates.data.slice_files import read_slices
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of
 from qd_detr.gates.fusion import AVIGATEFusionCustom
@@ -43,6 +44,12 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         raise RequestError(f"--batch_size must be at least 1; got {request.batch_size}")
     if not 0 < request.margin <= 100:
         raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {request.margin:g}")
+    if request.top < 0 or (request.rank_by is not None and not request.top):
+        raise RequestError("--top must be 1 or more, and --rank_by COLUMN goes with it")
+    if request.slice and request.no_effects:
+        raise RequestError(
+            "--slice reports the audio's effect on queries, which --no_effects leaves out; give one of them"
+        )
     if not request.history_memory_mb >= 0:
         raise RequestError(f"--history_memory must be 0 or more megabytes; got {request.history_memory_mb}")
     ResultsTree(request.output_dir).check()
@@ -79,6 +86,7 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
     every_query = read_annotations(request.data_path, spec.dset_name, spec.dset_domain)
     chosen = select_queries(every_query, request.analyze_samples, request.max_samples)
     _check_comparison(request, chosen)
+    own_slices = read_slices(request.slice, [query.qid for query in chosen])
     labelled = [query for query in chosen if query.labelled]
     if labelled:
         benchmark_of(spec.dset_name).check(labelled, spec.clip_length_s)
@@ -116,6 +124,7 @@ def prepare(request: AnalysisRequest) -> PreparedRun:
         checkpoint=checkpoint,
         settings=settings,
         model=model,
+        own_slices=own_slices,
         conditions=_conditions(request, model.avigate_fusion),
         samples=_in_batches(samples, batch_size, request.legacy_batches, wanted),
         wanted=wanted,

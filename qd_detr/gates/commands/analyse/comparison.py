@@ -27,6 +27,7 @@ def compare(
     seed: int,
     figure_format: str,
     margin: float = MARGIN_POINTS,
+    slices: Sequence[str] = (),
     lang: str = "en",
 ) -> tuple[Path, list[str]]:
     """Compare finished runs and publish COMPARISON_REPORT.md, comparison.json, comparison.csv.
@@ -36,7 +37,7 @@ def compare(
     Args:
         runs: results folders; NAME=FOLDER puts a run into the group of that name.
         output_dir: where to. seed: of the resampling. margin: percent points within which a difference counts as none.
-        figure_format: of the figure. lang: of the report.
+        slices: "NAME=FILE" of qids. figure_format: of the figure. lang: of the report.
 
     Returns:
         The report's path, and what was found in sentences.
@@ -48,7 +49,7 @@ def compare(
     folders = [folder for _, folder in places]
     if output_dir.resolve() in [folder.resolve() for folder in folders]:
         raise RequestError(f"--output_dir {output_dir} is one of the runs to compare; give another folder")
-    comparison = compare_runs(folders, named=[name for name, _ in places], seed=seed, margin=margin)
+    comparison = compare_runs(folders, named=[name for name, _ in places], seed=seed, margin=margin, slices=slices)
     with ResultsTree(output_dir) as tree:
         figures = []
         figure = comparison_figure(comparison, lang)

@@ -16,12 +16,15 @@ from qd_detr.gates.analysis.group_effects import groups_of_videos, telling_group
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
 from qd_detr.gates.commands.analyse.provenance import fingerprint_of, run_config_of
+from qd_detr.gates.commands.analyse.replay import claim_facts
 from qd_detr.gates.commands.analyse.request import PreparedRun
 from qd_detr.gates.commands.analyse.timeline import add_timeline
 from qd_detr.gates.commands.analyse.work import failures, open_history, results_of, sweep_of, timelines_of
+from qd_detr.gates.data.video_names import youtube_link
 from qd_detr.gates.planted import TRUTH_FILE, read_truth
 from qd_detr.gates.results.context import ConditionWindows, RunFindings, SampleContext
 from qd_detr.gates.results.names import file_names
+from qd_detr.gates.results.report.claims import CLAIM_FILES, claim_sheet
 from qd_detr.gates.results.tree import ResultsTree
 from qd_detr.gates.results.whole import write_run
 from qd_detr.gates.results.writing import SampleWriter
@@ -86,8 +89,13 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
         findings.sections["alignment"] = alignment.readout(request.seed, _groups(findings))
         if request.timeline:
             columns |= add_timeline(prepared, findings, tree, timelines_of(prepared, journal, history))
+        columns |= _links(findings)
         _add_planted_truth(prepared, findings)
         write_run(tree, findings, request.output_options, columns)
+        for language in dict.fromkeys(("en", request.lang)):
+            sheet = claim_sheet(findings, claim_facts(prepared), language)
+            if sheet is not None:
+                tree.write_text(CLAIM_FILES[language], sheet)
         tree.publish(run_config_of(prepared, started))
     return request.output_dir / "ANALYSIS_REPORT.md", findings
 
@@ -107,7 +115,7 @@ def _condition_columns(prepared: PreparedRun, findings: RunFindings, swept: Swee
     effects = swept.of_audio()
     shares = _shares(findings.sections.get("audio_share"))
     findings.sections["audio_help"] = audio_help(
-        effects, seed=request.seed, margin=request.margin, shares=shares, **what
+        effects, seed=request.seed, margin=request.margin, shares=shares, own_slices=prepared.own_slices, **what
     )
     findings.sections["interventions"] = to_plain(
         [condition.intervention for condition in effects.conditions if condition.intervention is not None]
@@ -122,6 +130,17 @@ def _first_windows(swept: SweepRun, name: str) -> ConditionWindows:
         for query, line in zip(swept.queries, lines, strict=True)
     }
     return ConditionWindows(name, swept.same_as.get(name), first)
+
+
+def _links(findings: RunFindings) -> dict[str, dict[SampleId, Any]]:
+    """Return the column of addresses of the original videos, at the second where the prediction begins; {} if no
+    name tells one."""
+    links = {}
+    for context in findings.contexts:
+        windows = [] if context.line is None else context.line["pred_relevant_windows"]
+        second = float(windows[0][0]) if len(windows) else 0.0
+        links[context.sample_id] = None if context.query is None else youtube_link(context.query.vid, second)
+    return {"original_video": links} if any(links.values()) else {}
 
 
 def _shares(section: dict[str, Any] | None) -> dict[SampleId, float | None] | None:

@@ -9,6 +9,7 @@ from qd_detr.gates.commands.launchers import Shard
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.feature_search import FeatureSources
 from qd_detr.gates.data.samples import Samples
+from qd_detr.gates.data.slice_files import OwnSlices
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.results.context import OutputOptions
 from qd_detr.gates.runs.inference import PassSettings
@@ -49,6 +50,9 @@ class AnalysisRequest:
     margin: float = 1.0
     no_effects: bool = False
     timeline: bool = False
+    slice: tuple[str, ...] = ()
+    top: int = 0
+    rank_by: str | None = None
     resume: bool = False
     history_memory_mb: float = 64.0
     device: str = "auto"
@@ -58,7 +62,7 @@ class AnalysisRequest:
     shard: Shard | None = None
 
     def __post_init__(self) -> None:
-        for name in ("analyze_samples", "compare_samples", "v_feat_dirs", "audio"):
+        for name in ("analyze_samples", "compare_samples", "v_feat_dirs", "audio", "slice"):
             if isinstance(getattr(self, name), (str, int, Path)):  # one name is no list of its letters
                 object.__setattr__(self, name, (getattr(self, name),))
 
@@ -80,6 +84,8 @@ class AnalysisRequest:
             quiet=self.quiet,
             lang=self.lang,
             explorer=not self.no_explorer,
+            top=self.top,
+            rank_by=self.rank_by,
         )
 
 
@@ -103,6 +109,7 @@ class PreparedRun:
     pass_settings: PassSettings
     total_annotated: int
     conditions: list[Condition]
+    own_slices: OwnSlices = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
 
     @property

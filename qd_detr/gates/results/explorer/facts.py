@@ -143,7 +143,7 @@ def _columns(table: SampleTable, contexts: Sequence[SampleContext]) -> list[dict
     ]
 
 
-_TEXT_COLUMNS = ("id", "file_name", "vid", "query", "gating_type", "trained_gating_type")
+_TEXT_COLUMNS = ("id", "file_name", "vid", "query", "gating_type", "trained_gating_type", "original_video")
 
 
 def _values(cells: Sequence[str], *, text: bool) -> list[Any]:

@@ -10,7 +10,7 @@ from qd_detr.gates.results.report.wording import counted, heads, report_texts
 from qd_detr.gates.wording import Reason, Texts
 
 _EFFECTS = "audio_effect_AP_"
-PARTS = ("metrics", "measures", "predictions", "gates")
+PARTS = ("metrics", "slices", "measures", "predictions", "gates")
 """The tables of a comparison, in their order."""
 
 
@@ -34,7 +34,7 @@ def comparison_text(comparison: dict[str, Any], figures: list[tuple[str, Reason]
             lines += [texts("comparison.measures.note"), ""]
         if part == "predictions":
             lines += [texts("comparison.predictions.note"), ""]
-        if part in ("metrics", "measures"):
+        if part in ("metrics", "slices", "measures"):
             lines += [texts("comparison.stands.note"), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -277,6 +277,8 @@ def _prediction_rows(comparison: dict[str, Any], texts: Texts) -> list[list[Any]
 def _what(row: dict[str, Any], texts: Texts) -> str:
     if "layer" in row:
         return texts(f"compared.{row['kind']}_{row['figure']}", layer=row["layer"])
+    if "slice" in row:
+        return texts("comparison.slice", metric=row["metric"], slice=foreign(row["slice"]))
     return str(row["metric"] if "metric" in row else row["measure"])
 
 

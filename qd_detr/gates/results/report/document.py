@@ -13,6 +13,7 @@ from qd_detr.gates.results.report.audit import audit_section
 from qd_detr.gates.results.report.gates import gates_section
 from qd_detr.gates.results.report.markdown import inline
 from qd_detr.gates.results.report.opening import key_sentences
+from qd_detr.gates.results.report.top import top_section
 from qd_detr.gates.results.report.videos import videos_section
 from qd_detr.gates.results.report.when import when_section
 from qd_detr.gates.results.report.wording import counted, report_texts
@@ -41,6 +42,7 @@ def report_text(findings: RunFindings, figures: Figures, notes: list[Reason], la
         *when_section(findings, texts),
         *planted_section(findings, texts),
         *metrics_section(findings, texts),
+        *top_section(findings, texts),
         *gates_section(findings, texts),
         *_files(figures, notes, texts),
     ]

@@ -7,15 +7,15 @@ from typing import Any
 
 from qd_detr.gates.figures.wording import CATALOGUES as FIGURES
 from qd_detr.gates.gating import label_of
-from qd_detr.gates.results.report import texts_comparison
+from qd_detr.gates.results.report import texts_claims, texts_comparison
 from qd_detr.gates.results.report.texts_en import EN
 from qd_detr.gates.results.report.texts_ko import KO
 from qd_detr.gates.wording import Reason, Texts
 
 # With the words of the figures: one word for one thing in both.
 CATALOGUES = {
-    "en": FIGURES["en"] | EN | texts_comparison.EN,
-    "ko": FIGURES["ko"] | KO | texts_comparison.KO,
+    "en": FIGURES["en"] | EN | texts_comparison.EN | texts_claims.EN,
+    "ko": FIGURES["ko"] | KO | texts_comparison.KO | texts_claims.KO,
 }
 
 
