@@ -59,7 +59,7 @@ class Workplace:
 
     folder: Path
     tiny: TinyRun
-    spare: dict[Path, bytes] = field(default_factory=dict)
+    spare: dict[Path, tuple[bytes, int]] = field(default_factory=dict)
     made: list[Path] = field(default_factory=list)
     known: dict[str, Any] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class Workplace:
         if path in self.made:
             pass
         elif path.exists() and not path.is_symlink():
-            self.spare.setdefault(path, path.read_bytes())
+            self.spare.setdefault(path, (path.read_bytes(), path.stat().st_mtime_ns))
         else:
             self.made.append(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +104,10 @@ class Workplace:
         shutil.rmtree(self.out, ignore_errors=True)
         for path in self.made:
             take_away(path)
-        for path, content in self.spare.items():
+        for path, (content, written_ns) in self.spare.items():
             take_away(path)
             path.write_bytes(content)
+            os.utime(path, ns=(written_ns, written_ns))  # a run is only gone on with if its features are as old as then
         self.made.clear()
         self.spare.clear()
 
