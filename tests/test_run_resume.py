@@ -78,6 +78,27 @@ def interrupted(tiny: TinyRun, monkeypatch, after: int, *flags: str) -> Path:
     return tiny.folder / "out" / ".partial"
 
 
+def test_a_continued_run_runs_only_the_batches_that_were_not_finished(tmp_path, monkeypatch):
+    from qd_detr.gates.runs import inference
+
+    tiny = make_tiny_run(tmp_path / "t")
+    flags = ("--no_effects", "--no_explorer")
+    interrupted(tiny, monkeypatch, 3, *flags)
+    ran: list[int] = []
+
+    def running(model, samples, settings):
+        for results in inference.run_pass(model, samples, settings):
+            ran.extend(result.query.qid for result in results)
+            yield results
+
+    monkeypatch.setattr("qd_detr.gates.commands.analyse.work.run_pass", running)
+    assert main(tiny.argv("--no_figures", "--batch_size", "2", "--resume", *flags)) == 0
+    lines = (tiny.folder / "out/predictions.jsonl").read_text().splitlines()
+    assert len(lines) == 9
+    assert len(ran) == 9 - (2 + 1 + 2)  # 3 queries of each of 3 lengths, which batches of 2 do not mix
+    assert len(set(ran)) == len(ran)
+
+
 def test_resume_refuses_another_checkpoint_and_leaves_the_unfinished_run_as_it_was(tmp_path, monkeypatch, capsys):
     tiny = make_tiny_run(tmp_path / "t")
     partial = interrupted(tiny, monkeypatch, 2)

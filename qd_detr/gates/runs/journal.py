@@ -20,7 +20,7 @@ from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.tracking.shards import Place, ShardStore
 
 _FINGERPRINT = "fingerprint.json"
-_NOTE = {"batch": natural, "lines": [dict], "marks": [[(int, float)]]}
+_NOTE = {"batch": natural, "lines": [dict], "marks": [[str]]}
 
 
 class RunJournal:
@@ -44,7 +44,7 @@ class RunJournal:
             if differing:
                 hint = (
                     f"; for as many threads, set OMP_NUM_THREADS={before['threads']}"
-                    if differing == ["threads"]
+                    if differing == ["threads"] and natural(before.get("threads"))
                     else ""
                 )
                 raise RequestError(
@@ -122,6 +122,11 @@ class FinishedJournals:
         self._found: dict[SampleId, tuple[dict[str, Any], Any, Place]] = {}
         for directory in self._directories:
             for note, places in ShardStore(directory / "gates", finished=True).commits():
+                sound = fault_in(note, _NOTE) is None and len(note["marks"]) == len(note["lines"])
+                if not sound or [line.get("qid") for line in note["lines"]] != list(places):
+                    raise RunError(
+                        f"{directory} is damaged: a line of its index is not of its gates; do that shard again"
+                    )
                 for line, marks in zip(note["lines"], note["marks"], strict=True):
                     self._found[line["qid"]] = (line, marks, places[line["qid"]])
 
