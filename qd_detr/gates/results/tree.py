@@ -181,7 +181,13 @@ class ResultsTree:
         remove(self._tree)
 
     def path(self, relative: str) -> Path:
-        """Return where a file of the tree is to be written, its folder made."""
+        """Return where a file of the tree is to be written, its folder made.
+
+        Raises:
+            ValueError: the name leads out of the tree.
+        """
+        if not _stays_inside(relative):
+            raise ValueError(f"{relative!r} is no name of a file in a results tree")
         target = self._tree / relative
         target.parent.mkdir(parents=True, exist_ok=True)
         return target

@@ -27,14 +27,17 @@ from qd_detr.gates.commands.launchers import Shard
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import RequestError, first_few
+from qd_detr.gates.figures.style import FIGURE_FORMATS
 from qd_detr.gates.files import is_plain_file, natural, read_json, shown_short
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.tree import MANIFEST, PARTIAL, SHARDS, BusyError, JournalTree, sum_of
 from qd_detr.gates.runs.journal import FinishedJournals, RunJournal
+from qd_detr.gates.wording import LANGUAGES
 
 _FORMAT = "qd_detr-gates shard/1"
 # What may differ between the shards of one run: where and how it works, not what comes out.
 _OF_THE_PROCESS = ("output_dir", "quiet", "resume", "history_memory_mb", "missing_list", "device", "shard")
+_CHOICES = {"figure_format": FIGURE_FORMATS, "lang": LANGUAGES}
 _SCHEMA = {
     "format": lambda value: value == _FORMAT,
     "shard": {"number": natural, "count": natural},
@@ -210,20 +213,36 @@ def _plain(request: AnalysisRequest) -> dict[str, Any]:
 
 
 def _asked(plain: Mapping[str, Any], place: Path) -> AnalysisRequest:
-    """Return the request that a manifest keeps."""
+    """Return the request that a manifest keeps, but for what is of the process; a shard may come from elsewhere."""
     hints = typing.get_type_hints(AnalysisRequest)
+    names = {one.name for one in fields(AnalysisRequest)} - {"shard", "missing_list", "output_dir"}
+    kept = {name: value for name, value in plain.items() if name in names}
+    wrong = [name for name, value in kept.items() if not _is_kept(hints[name], value)]
+    wrong += [name for name, choices in _CHOICES.items() if kept.get(name, choices[0]) not in choices]
+    wrong += sorted({"model_path", "data_path"} - set(kept))
+    if wrong:
+        raise RequestError(f"{place / MANIFEST} is damaged ({first_few(wrong)} in 'asked'); do that shard again")
 
-    def value(name: str, kept: Any) -> Any:
+    def made(name: str, value: Any) -> Any:
         make = Path if "Path" in str(hints[name]) else lambda one: one
-        if isinstance(kept, list):
-            return tuple(make(one) for one in kept)
-        return kept if kept is None else make(kept)
+        if isinstance(value, list):
+            return tuple(make(one) for one in value)
+        return value if value is None else make(value)
 
-    names = {one.name for one in fields(AnalysisRequest)} - {"shard"}
-    try:
-        return AnalysisRequest(**{name: value(name, kept) for name, kept in plain.items() if name in names})
-    except TypeError as error:
-        raise RequestError(f"{place / MANIFEST} is damaged ({error}); do that shard again") from None
+    return AnalysisRequest(**{name: made(name, value) for name, value in kept.items()})
+
+
+def _is_kept(hint: Any, value: Any) -> bool:
+    """Return whether JSON holds a value of this type as `_plain` writes it."""
+    if typing.get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_is_kept(typing.get_args(hint)[0], one) for one in value)
+    if typing.get_args(hint):  # a union
+        return any(_is_kept(one, value) for one in typing.get_args(hint))
+    if hint is type(None):
+        return value is None
+    if hint in (Path, str):
+        return isinstance(value, str) and "\0" not in value
+    return isinstance(value, (int, float) if hint is float else hint) and isinstance(value, bool) == (hint is bool)
 
 
 def _manifest(
