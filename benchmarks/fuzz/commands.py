@@ -22,10 +22,12 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
 
+from qd_detr.gates.commands.analyse import execution
 from qd_detr.gates.runs.journal import RunJournal
 from run_gate_analysis import main as analyse
 from tests.tiny_run import TinyRun, make_tiny_run
@@ -246,32 +248,36 @@ def same_tree(found: dict[str, bytes], expected: dict[str, bytes]) -> None:
         raise Wrong(f"accepted with another tree: {differing[:5]}")
 
 
-def unfinished(place: Workplace) -> Path:
-    """Return a copy of `.partial` of a run that was interrupted after two of its three batches."""
+def unfinished(place: Workplace, flags: Sequence[object], last: bool) -> Path:
+    """Return a copy of `.partial` of a run that was interrupted: after two of its three batches, or when all was done."""
+
+    def interrupting(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
 
     def make() -> Path:
         place.tidy()
         commit, done = RunJournal.commit, 0
 
-        def interrupting(*args: Any) -> None:
+        def after_two(*args: Any) -> None:
             nonlocal done
             if done == 2:
                 raise KeyboardInterrupt
             done += 1
             commit(*args)
 
-        RunJournal.commit = staticmethod(interrupting)  # type: ignore[method-assign, assignment]
-        try:
-            with redirect_stderr(io.StringIO()):
-                assert analyse(place.argv("--batch_size", 1, "--save_raw_data")) == 130
-        finally:
-            RunJournal.commit = staticmethod(commit)  # type: ignore[method-assign]
-        kept = place.folder / "unfinished"
+        patch = (
+            mock.patch.object(execution, "write_run", interrupting)
+            if last
+            else mock.patch.object(RunJournal, "commit", staticmethod(after_two))
+        )
+        with patch, redirect_stderr(io.StringIO()):
+            assert analyse([str(one) for one in place.argv(*flags)]) == 130
+        kept = place.folder / f"unfinished {last}"
         shutil.copytree(place.out / ".partial", kept)
         place.tidy()
         return kept
 
-    return Path(place.once("unfinished", make))
+    return Path(place.once(f"unfinished {last}", make))
 
 
 def take_away(path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -37,6 +38,7 @@ from qd_detr.gates.monitor.__main__ import main as watch
 from run_gate_analysis import main as analyse
 from test_legacy_model import main as certify
 
+WITH_EFFECTS = ("--audio", "mean")  # beside what runs by default
 HOSTILE = (
     *("\x1b[2J\x1b[31m", "\x9b2J", "\x1b]0;title\x07", "a\rb", "a\nb", "a\tb", "\x00", "\x7f", "\x85"),
     *("\u202egnp.exe", "\u2066a\u2069", "\u200fa", "\u2028", "\u2029", "\ufeff", "\ud800", "\U000e0041"),
@@ -293,8 +295,8 @@ def _array_of(path: Path, key: str) -> np.ndarray | None:
             with zipfile.ZipFile(path) as archive:
                 if archive.testzip() is not None:
                     return None
-            with np.load(path, allow_pickle=False) as found:
-                return np.asarray(found[key])
+                with archive.open(f"{key}.npy") as inner:
+                    return np.asarray(np.lib.format.read_array(inner, allow_pickle=False))
         return np.asarray(np.load(path, allow_pickle=False))
     except Exception:  # whatever NumPy says of a damaged file
         return None
@@ -439,7 +441,7 @@ def run_resume(place: Workplace, rng: random.Random) -> Outcome:
     """The journal of an unfinished run: bytes, forged lines, obstacles in the place of its files."""
     flags = ("--batch_size", 1, "--save_raw_data")
     expected = place.baseline(*flags)
-    shutil.copytree(unfinished(place), place.out / ".partial")
+    shutil.copytree(unfinished(place, flags, last=False), place.out / ".partial")
     journal = place.out / ".partial" / "journal"
     names = (
         "fingerprint.json",
@@ -467,6 +469,125 @@ def run_resume(place: Workplace, rng: random.Random) -> Outcome:
     outcome = place.call(analyse, place.argv(*flags, "--resume"))
     if outcome.status == 0 and not forged:
         same_tree(tree(place.out), expected)
+    return outcome
+
+
+def run_resume_effects(place: Workplace, rng: random.Random) -> Outcome:
+    """The journal of a run that did all of its work, effects and timeline too, and was stopped before it wrote its tree."""
+    flags = ("--batch_size", 2, *WITH_EFFECTS)
+    expected = place.baseline(*flags)
+    shutil.copytree(unfinished(place, flags, last=True), place.out / ".partial")
+    journal = place.out / ".partial" / "journal"
+    files = sorted(path for path in journal.rglob("*") if path.is_file())
+    target = rng.choice(files)
+    how = rng.random()
+    if how < 0.7:
+        target.write_bytes(damaged_bytes(rng, target.read_bytes(), rng.choice(files).read_bytes()))
+    elif how < 0.85:
+        other = rng.choice([path for path in files if path.suffix == target.suffix])
+        target.write_bytes(other.read_bytes())
+    else:
+        obstacle(rng, place, rng.choice((target, target.parent)))
+    outcome = place.call(analyse, place.argv(*flags, "--resume"))
+    if outcome.status == 0:
+        same_tree(tree(place.out), expected)
+    return outcome
+
+
+def merged_shards(place: Workplace, rng: random.Random) -> Outcome:
+    """Two finished shards, of which something was damaged, forged or exchanged, made into one tree."""
+    flags = ("--batch_size", 2)
+    expected = place.baseline(*flags)
+
+    def make() -> Path:
+        place.tidy()
+        for number in (0, 1):
+            argv = place.argv(*flags, "--num_shards", 2, "--shard_id", number)
+            assert place.call(analyse, argv).status == 0
+        shutil.move(place.out / "shards", place.folder / "shards")
+        place.tidy()
+        return place.folder / "shards"
+
+    shutil.copytree(place.once("shards", make), place.out / "shards")
+    files = sorted(path for path in (place.out / "shards").rglob("*") if path.is_file())
+    target = rng.choice(files)
+    how = rng.random()
+    manifest = target.parents[len(target.relative_to(place.out / "shards").parts) - 2] / "manifest.json"
+    forged = False
+    if how < 0.4:
+        target.write_bytes(damaged_bytes(rng, target.read_bytes()))
+    elif how < 0.7 and manifest.exists():
+        forged = True
+        _forge_manifest(rng, manifest, target, place)
+    elif how < 0.8:
+        other = rng.choice([path for path in files if path.suffix == target.suffix])
+        target.write_bytes(other.read_bytes())
+    else:
+        obstacle(rng, place, rng.choice((target, target.parent)))
+    outcome = place.call(analyse, ["--merge_shards", place.out, "--quiet"])
+    if outcome.status == 0 and not forged:
+        same_tree(tree_without_shards(place), expected)
+    return outcome
+
+
+def tree_without_shards(place: Workplace) -> dict[str, bytes]:
+    """Return the files of a results tree but for its shards."""
+    return {one: content for one, content in tree(place.out).items() if not one.startswith("shards/")}
+
+
+def _forge_manifest(rng: random.Random, manifest: Path, target: Path, place: Workplace) -> None:
+    """Change a shard's manifest, or a file of it with its sum, as somebody could who knows how they are made."""
+    content = json.loads(manifest.read_text())
+    how = rng.random()
+    if how < 0.3 and target != manifest:
+        target.write_bytes(damaged_bytes(rng, target.read_bytes()))
+        if target.name == "index.jsonl" and rng.random() < 0.7:
+            _forge(rng, target)
+        sums = content.get("sha256", {})
+        sums[target.relative_to(manifest.parent).as_posix()] = hashlib.sha256(target.read_bytes()).hexdigest()
+    elif how < 0.7:
+        key = rng.choice([*content["asked"], "missing_list", "figure_format", "output_dir"])
+        hostile = (str(place.precious), "png/../../../outside/x.png", "../outside", name(rng), odd_value(rng))
+        content["asked"][key] = rng.choice(hostile)
+    else:
+        content = damaged_json(rng, content, tuple(content))
+    manifest.write_text(json.dumps(content))
+
+
+def gate_log(place: Workplace, rng: random.Random) -> Outcome:
+    """A log of gates: bytes, values, shapes, encodings, obstacles."""
+    gates = [[0.5, -0.25, 0.125, 0.0], [0.1, 0.2, -0.3, 0.4]]
+    lines = [{"qid": 100 + i, "attention_gates": gates, "ffn_gates": gates} for i in range(3)]
+    path = place.folder / "inputs" / "gates.jsonl"
+    argv = ["--gate_log", path, "--output_dir", place.out, "--no_figures", "--no_explorer", "--quiet"]
+
+    def undamaged() -> dict[str, bytes]:
+        place.put(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        outcome = place.call(analyse, argv)
+        assert outcome.status == 0, outcome.err
+        found = tree(place.out)
+        place.tidy()
+        return found
+
+    expected = place.once("gate log", undamaged)
+    how = rng.random()
+    if how < 0.5:
+        content = "".join(json.dumps(line) + "\n" for line in _as_list(damaged_json(rng, lines, ("layer",)))).encode()
+    elif how < 0.7:
+        content = damaged_text(rng, "".join(json.dumps(line) + "\n" for line in lines))
+    else:
+        content = b"".join(_damaged_json_file(rng, line) + b"\n" for line in lines)
+    place.put(path, content)
+    if rng.random() < 0.06:
+        obstacle(rng, place, path)
+        content = b""
+    outcome = place.call(analyse, argv)
+    if outcome.status == 0:
+        if json_of(content) is Wrong:
+            raise Wrong("accepted what is no JSON")
+        if json_of(content) == lines:
+            same_tree(tree(place.out), expected)
+        _look_at_media(place.out)
     return outcome
 
 
@@ -801,6 +922,9 @@ FAMILIES = {
     "run: hostile names": (run_names, 0.08),
     "run: interventions": (run_interventions, 0.05),
     "resume: journal": (run_resume, 0.09),
+    "resume: effects, timeline": (run_resume_effects, 0.04),
+    "shards: merged": (merged_shards, 0.04),
+    "gate log": (gate_log, 0.03),
     "output: obstacles": (run_into_obstacles, 0.08),
     "output: pending publication": (run_pending, 0.05),
     "compare_runs: trees": (compare, 0.05),
