@@ -123,4 +123,4 @@ def _clean_points(audit: dict[str, Any], texts: Texts) -> list[str]:
         clean.append(texts("audit.finite"))
     if audit.get("never_fired") == []:
         clean.append(texts("audit.all_fired"))
-    return [texts("audit.clean", checks=", ".join(clean))] if clean else []
+    return [texts("audit.clean", checks="; ".join(clean))] if clean else []

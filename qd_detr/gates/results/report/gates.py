@@ -61,14 +61,16 @@ def gates_section(findings: RunFindings, texts: Texts) -> list[str]:
     """Return the section on the gates: what they let through, what values they take, what they vary with."""
     analysis = findings.analysis
     told = value_sentences(analysis, texts)
-    lines = [texts("gates.title"), "", _about(analysis, texts), "", *_gate_table(analysis, texts)]
+    lines = [texts("gates.title"), "", _about(findings, texts), "", *_gate_table(analysis, texts)]
     return [*lines, *(f"- {sentence}" for sentence in told), *([""] if told else [])]
 
 
-def _about(analysis: GateAnalysis, texts: Texts) -> str:
-    parts = [texts(f"reading.{analysis.facts.gating.form}"), texts("gates.values")]
+def _about(findings: RunFindings, texts: Texts) -> str:
+    analysis = findings.analysis
+    parts = [texts("gates.above" if "audio_help" in findings.sections else "gates.alone")]
+    parts += [texts(f"reading.{analysis.facts.gating.form}"), texts("gates.values")]
     if analysis.has_injection:
-        parts.insert(1, texts("injection.about"))
+        parts.insert(2, texts("injection.about"))
     else:
         parts.append(texts("injection.not_measured"))
     # 0 closes a gate that multiplies its branch by itself; not so where it is part of a factor.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from qd_detr.gates.analysis.group_effects import telling_groups
 from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.audio import interval_text
@@ -102,8 +103,11 @@ def _alignment(findings: RunFindings, texts: Texts) -> list[str]:
             missing.append(texts(f"alignment.nothing.{against}"))
     if not columns:
         return [*(f"- {sentence}" for sentence in missing), ""]
+    groups = telling_groups(findings.sections.get("audio_help", {}).get("groups", []))
+    names = {"all": texts("alignment.group.all")}
+    names |= {side: texts(f"groups.{groups['of']}.{side}") for side in ("open", "closed")} if groups else {}
     rows = [
-        [texts(f"alignment.group.{group}"), layer, label(texts, "series", series), *cells]
+        [names.get(group, group), layer, label(texts, "series", series), *cells]
         for group in _groups(data, columns)
         for layer, series, cells in _rows_of(data, group, columns, texts)
         # Magnitude says the same of a group; what it is in all videos is said once.
