@@ -22,7 +22,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, say
+from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, request_of, say
 from qd_detr.gates.commands.launchers import Shard, shard_of
 from qd_detr.gates.data.annotations import check_annotations_are_there
 from qd_detr.gates.data.demo import KINDS, demo
@@ -226,54 +226,11 @@ def evolution(argv: Sequence[str] | None = None) -> int:
 
 def request_from(args: argparse.Namespace) -> AnalysisRequest:
     """Return the request that parsed flags make."""
-
-    def listed(values: list[Any] | None) -> tuple[Any, ...] | None:
-        return None if values is None else tuple(values)
-
     from qd_detr.gates.commands.analyse import (
         AnalysisRequest,  # torch: not for --help, nor to say that a file is missing
     )
 
-    return AnalysisRequest(
-        model_path=args.model_path,
-        data_path=args.data_path,
-        output_dir=args.output_dir,
-        legacy_model=args.legacy_model,
-        gating_type=args.gating_type,
-        family=args.family,
-        max_samples=args.max_samples,
-        analyze_samples=listed(args.analyze_samples),
-        batch_size=args.batch_size,
-        legacy_batches=args.legacy_batches,
-        compare_samples=listed(args.compare_samples),
-        save_raw_data=args.save_raw_data,
-        no_figures=args.no_figures,
-        figure_format=args.figure_format,
-        no_explorer=args.no_explorer,
-        config_path=args.config_path,
-        feature_root=args.feature_root,
-        v_feat_dirs=listed(args.v_feat_dirs),
-        t_feat_dir=args.t_feat_dir,
-        a_feat_dir=args.a_feat_dir,
-        skip_missing=args.skip_missing,
-        missing_list=args.missing_list,
-        interventions=args.interventions,
-        ablate=args.ablate,
-        audio=tuple(args.audio),
-        margin=args.margin,
-        no_effects=args.no_effects,
-        timeline=args.timeline,
-        slice=tuple(args.slice),
-        top=args.top,
-        rank_by=args.rank_by,
-        resume=args.resume,
-        history_memory_mb=args.history_memory,
-        device=args.device,
-        seed=args.seed,
-        quiet=args.quiet,
-        lang=args.lang,
-        shard=_shard(args),
-    )
+    return request_of(AnalysisRequest, args, history_memory_mb=args.history_memory, shard=_shard(args))
 
 
 def _shard(args: argparse.Namespace) -> Shard | None:

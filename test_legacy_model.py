@@ -21,7 +21,7 @@ if _PLACE not in qd_detr.__path__:  # another qd_detr, the user's own, was impor
     qd_detr.__path__.append(_PLACE)
 
 from qd_detr.gates import __version__
-from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, say
+from qd_detr.gates.command_line import Parser, check_not_swapped, exit_status, log_to_stderr, program, request_of, say
 from qd_detr.gates.errors import check_checkpoint_is_there
 from qd_detr.gates.gating import GATING_TYPES
 from qd_detr.gates.wording import LANGUAGES, Texts
@@ -77,21 +77,7 @@ def request_from(args: argparse.Namespace) -> CertificateRequest:
     """Return the request that parsed flags make."""
     from qd_detr.gates.commands.certify.request import CertificateRequest  # torch: not for --help
 
-    return CertificateRequest(
-        model_path=args.model_path,
-        gating_type=args.gating_type,
-        family=args.family,
-        config_path=args.config_path,
-        data_path=args.data_path,
-        feature_root=args.feature_root,
-        v_feat_dirs=None if args.v_feat_dirs is None else tuple(args.v_feat_dirs),
-        t_feat_dir=args.t_feat_dir,
-        a_feat_dir=args.a_feat_dir,
-        skip_missing=args.skip_missing,
-        device=args.device,
-        output_dir=args.output_dir,
-        quiet=args.quiet,
-    )
+    return request_of(CertificateRequest, args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

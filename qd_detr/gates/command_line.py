@@ -14,11 +14,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, TypeVar
 
 from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.wording import for_terminal
+
+T = TypeVar("T")
 
 PROGRESS_FIRST_LINE_S, PROGRESS_LINE_EVERY_S = 5.0, 30.0  # where stderr goes to a file
 
@@ -167,6 +170,12 @@ def check_not_swapped(model_path: Path, data_path: Path | None) -> None:
             f"--model_path {model_path} and --data_path {data_path} are swapped: the checkpoint goes with --model_path, "
             "the annotations with --data_path"
         )
+
+
+def request_of(kind: type[T], args: argparse.Namespace, **more: Any) -> T:
+    """Return a dataclass filled from the flags of its fields' names, lists as tuples; `more` are fields besides."""
+    flags = {field.name: getattr(args, field.name) for field in fields(kind) if field.name in args}  # type: ignore[arg-type]
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in flags.items()} | more)
 
 
 def program(in_checkout: str) -> str:

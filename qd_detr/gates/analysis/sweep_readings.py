@@ -13,6 +13,7 @@ from qd_detr.gates.analysis.effects import POINTS, ScoredSweep
 from qd_detr.gates.analysis.flips import THRESHOLDS
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, false_discovery, paired_bootstrap
 from qd_detr.gates.analysis.verdicts import controlled
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, audio_name, off_name
 from qd_detr.gates.runs.interventions.edits import BASELINE
 
@@ -30,12 +31,12 @@ def layer_interactions(
         sum), "adjusted_p", "significant"}}}
     """
     layers = 0
-    while sweep.run.has(off_name(layers, "attention")):
+    while sweep.run.has(off_name(layers, ATTENTION.kind)):
         layers += 1
     if layers < 2 or not sweep.scored or not sweep.run.has(ATTENTION_OFF):
         return None
     before, all_off = sweep.of(BASELINE).columns, sweep.of(ATTENTION_OFF).columns
-    each = [sweep.of(off_name(layer, "attention")).columns for layer in range(layers)]
+    each = [sweep.of(off_name(layer, ATTENTION.kind)).columns for layer in range(layers)]
     together = np.stack([before[metric] - all_off[metric] for metric in sweep.metrics], axis=1)
     alone = np.stack([sum(before[metric] - one[metric] for one in each) for metric in sweep.metrics], axis=1)
     limit = (layers + 1) * POINTS[1]

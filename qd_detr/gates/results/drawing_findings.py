@@ -13,6 +13,7 @@ from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.runs import GroupOfRuns, RunsData, plot_runs
 from qd_detr.gates.figures.style import FigureScale
 from qd_detr.gates.figures.trends import DoseData, Panel, Series, plot_dose_curve
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.results.conditions import condition_words
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.wording import Reason
@@ -34,7 +35,7 @@ def _alignment(findings: RunFindings, scale: FigureScale) -> list[FindingFigure]
     if not data or not data["applies"] or not data["annotation"]["applies"]:
         return []
     wanted = "injection" if findings.analysis.has_injection else "magnitude"
-    rows = [s for s in data["annotation"]["series"] if s["kind"] == "attention" and s["series"] == wanted]
+    rows = [s for s in data["annotation"]["series"] if s["kind"] == ATTENTION.kind and s["series"] == wanted]
     rows.sort(key=lambda s: s["layer"])
     if not rows or any(s["inside_minus_outside"]["effect"] is None for s in rows):
         return []
@@ -48,7 +49,7 @@ def _alignment(findings: RunFindings, scale: FigureScale) -> list[FindingFigure]
     contrast = [s["inside_minus_outside"] for s in rows]
     figure = plot_alignment(
         AlignmentData(
-            kind="attention",
+            kind=ATTENTION.kind,
             series=wanted,
             offsets_s=np.array(rows[0]["around_starts"]["lags_clips"]) * data["clip_length_s"],
             start=profiles("around_starts", "effect"),

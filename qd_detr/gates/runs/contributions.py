@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from qd_detr.gates.fusion import GateSite
+from qd_detr.gates.gating import ATTENTION
 from qd_detr.gates.model.qd_detr import QDDETR, Projected
 
 FIRST_STEPS = 8
@@ -106,7 +107,7 @@ class AudioPath:
         )
 
         def scaled(site: GateSite, gate: Tensor) -> Tensor:
-            return gate * scales[:, site.layer_idx, :, None] if site.kind == "attention" else gate
+            return gate * scales[:, site.layer_idx, :, None] if site.kind == ATTENTION.kind else gate
 
         fused = self._model.fuse(rows, edit=scaled)
         outputs = self._model.decode(fused, rows, attached_references=True)

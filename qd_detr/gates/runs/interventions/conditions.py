@@ -110,7 +110,7 @@ def conditions_of(
     given += [Condition(one.name, one) for one in interventions]
     given += [Condition(audio_name(mode), audio=AudioEdit(mode, seed)) for mode in audio_modes]
     if share:
-        off = (Edit("scale", 0.0, None, ("attention",)),)
+        off = (Edit("scale", 0.0, None, (ATTENTION.kind,)),)
         given.append(Condition(ATTENTION_OFF, Intervention(ATTENTION_OFF, off)))
         given.append(Condition(MEAN_VIDEO, mean_video=True))
         given.append(Condition(NEITHER, Intervention(NEITHER, off), mean_video=True))
