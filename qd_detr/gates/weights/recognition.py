@@ -186,7 +186,7 @@ def _with_the_keys_of_the_base(weights: Mapping[str, Tensor], options: Sequence[
     wide = last is not None and last.dim() > 0 and last.shape[0] > 1
     possible = {gating.name for gating in GATING_TYPES.values() if gating.per_channel == wide}
     stated = next((one["gating_type"] for one in options if "gating_type" in one), None)
-    possible = possible & {stated} if stated in possible else possible
+    possible = {stated} if isinstance(stated, str) and stated in possible else possible
     return [
         name
         for name, family in FAMILIES.items()
