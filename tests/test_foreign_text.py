@@ -80,6 +80,17 @@ def test_a_checkpoint_in_the_place_of_the_annotations_is_told():
     check_not_swapped(Path("a.ckpt"), Path("b.jsonl"))
     with pytest.raises(RequestError, match="are swapped"):
         check_not_swapped(Path("b.jsonl"), Path("a.ckpt"))
+    with pytest.raises(RequestError, match=r"--data_path a.ckpt is a checkpoint by its name"):
+        check_not_swapped(Path("a.ckpt"), Path("a.ckpt"))
+
+
+def test_a_value_without_its_flag_is_one_line(capsys):
+    with pytest.raises(SystemExit) as stop:
+        Parser(prog="tool").parse_args(["best.ckpt"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: unrecognized arguments: best.ckpt; every value goes with a flag (see tool --help)\n"
+    )
 
 
 @pytest.mark.parametrize(("shell", "encoding"), [("", "ascii"), ("exec 2>&-; ", "utf-8"), ("exec 1>&-; ", "utf-8")])

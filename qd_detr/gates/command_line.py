@@ -41,6 +41,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2 and one line on stderr."""
+        if message.startswith("unrecognized arguments"):
+            message += "; every value goes with a flag"
         say(f"error: {_one_line(message)} (see {self.prog} --help)", sys.stderr)
         sys.exit(2)
 
@@ -169,6 +171,10 @@ def check_not_swapped(model_path: Path, data_path: Path | None) -> None:
         raise RequestError(
             f"--model_path {model_path} and --data_path {data_path} are swapped: the checkpoint goes with --model_path, "
             "the annotations with --data_path"
+        )
+    if data_path is not None and data_path.suffix in suffixes:
+        raise RequestError(
+            f"--data_path {data_path} is a checkpoint by its name; it takes the annotations, .jsonl or .json"
         )
 
 
