@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 
 from qd_detr.gates import command_line
 from qd_detr.gates.command_line import progress
+from qd_detr.gates.runs.parts import Parts
 from run_gate_analysis import main
 from tests.test_run_resume import interrupted
 from tests.tiny_run import VIDEO_DIM, TinyRun, make_tiny_run
@@ -88,9 +92,12 @@ def test_layers_through_which_no_audio_enters_are_not_ranked(tiny, audio_enters)
         if key.startswith("fusion.fusion_layers.") and (".out_proj." in key or ".ffn1.2." in key) and not audio_enters:
             value.zero_()
     torch.save(content, tiny.checkpoint)
-    assert main(tiny.argv("--no_figures")) == 0
+    assert (
+        main(tiny.argv("--no_figures", "--no_effects")) == 0
+    )  # with effects, the predictions answer, and nothing is ranked
     report = (tiny.folder / "out/ANALYSIS_REPORT.md").read_text(encoding="utf-8")
-    assert ("enters most" in report) == audio_enters
+    assert ("Audio enters most" in report) == audio_enters
+    assert ("No audio enters any layer" in report) == (not audio_enters)
 
 
 def at(monkeypatch, *seconds: float) -> None:
@@ -147,3 +154,81 @@ def test_resume_with_another_number_of_threads_names_what_to_set(tiny, monkeypat
 def test_a_gpu_by_its_everyday_name_is_told_torchs_name(tiny, capsys):
     said = refusal(tiny, capsys, "--device", "gpu")
     assert "cuda is what torch calls a GPU: try --device cuda or --device cpu" in said
+
+
+@pytest.mark.parametrize("value", [[], {"a": 1}, None, 7])
+def test_a_gating_type_that_is_no_text_is_refused_by_name(tiny, tmp_path, capsys, value):
+    (tmp_path / "opt.json").write_text(json.dumps({"gating_type": value}))
+    assert "gating_type" in refusal(tiny, capsys, "--config_path", tmp_path / "opt.json")
+
+
+# -- what is read back of a journal and of shards --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def part(tmp_path) -> Path:
+    """The file of one finished part."""
+    arrays = {"positions": np.arange(3), "scores": np.linspace(0, 1, 6, dtype=np.float32).reshape(3, 2)}
+    Parts([tmp_path], "conditions", "key").put("a", arrays)
+    (found,) = Parts([tmp_path], "conditions", "key").found("a")
+    assert list(found) == list(arrays)
+    assert all((found[name] == arrays[name]).all() for name in arrays)
+    return next(tmp_path.glob("conditions-*/a.npz"))
+
+
+def flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(0.2).tobytes())] ^= 1
+    path.write_bytes(content)
+
+
+def packed(path: Path) -> None:
+    with np.load(path) as held:
+        arrays = dict(held)
+    np.savez_compressed(path, **arrays)
+
+
+def other_numbers(path: Path) -> None:
+    with np.load(path) as held:
+        arrays = dict(held)
+    np.savez(path, **{**arrays, "scores": arrays["scores"] + 1})  # sound as an archive, but not what was written
+
+
+@pytest.mark.parametrize("damage", [flipped, packed, other_numbers, lambda path: path.write_bytes(b"PK")])
+def test_a_part_that_is_not_as_it_was_written_is_not_taken(part, tmp_path, damage):
+    damage(part)
+    assert Parts([tmp_path], "conditions", "key").found("a") == []
+
+
+def test_a_part_in_the_place_of_another_is_not_taken(part, tmp_path):
+    shutil.copy(part, part.with_name("b.npz"))
+    assert Parts([tmp_path], "conditions", "key").found("b") == []
+    assert len(Parts([tmp_path], "conditions", "key").found("a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("figure_format", "png/../../../outside/x.png", "figure_format in 'asked'"),
+        ("seed", "1", "seed in 'asked'"),
+        ("audio", [["none"]], "audio in 'asked'"),
+        ("missing_list", "victim", None),  # let through, and not done
+    ],
+)
+def test_a_shards_manifest_from_elsewhere_names_no_file_to_write(
+    tiny, tmp_path, monkeypatch, capsys, name, value, said
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "victim").write_text("mine")
+    out = tiny.folder / "out"
+    for number in ("0", "1"):
+        assert main(tiny.argv(*QUICK, "--num_shards", "2", "--shard_id", number)) == 0
+    for manifest in (out / "shards").glob("*/manifest.json"):
+        content = json.loads(manifest.read_text())
+        content["asked"][name] = value
+        manifest.write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["--merge_shards", str(out), "--quiet"]) == (0 if said is None else 2)
+    assert said is None or said in capsys.readouterr().err
+    assert (tmp_path / "victim").read_text() == "mine"
+    assert not (tmp_path / "outside").exists()

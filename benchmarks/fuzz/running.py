@@ -27,7 +27,7 @@ from qd_detr.gates.errors import RequestError, RunError
 
 LIMIT_S = 10
 MEMORY_LIMIT = 8 << 30
-LOADERS_SHARE = 0.6
+LOADERS_SHARE = 0.75
 TURNS = 20
 FAMILIES: dict[str, tuple[Callable[[Any, random.Random], Any], float]] = {
     **{name: (function, share * LOADERS_SHARE) for name, (function, share) in loaders.FAMILIES.items()},
