@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.monitor import GateMonitor, writing
 from qd_detr.gates.monitor.__main__ import main
+from tests.documents import read
 from tests.tiny_run import make_tiny_run
 
 
@@ -298,6 +301,34 @@ def test_trackers_get_each_epochs_numbers_as_one_flat_dict(tmp_path):
         assert scalars["gates/layer_1_ffn/magnitude"] == record["layers"][1]["ffn"]["magnitude"]
         assert scalars["validation/MR-full-mAP"] == record["metrics"]["MR-full-mAP"]
         assert "validation/missing" not in scalars
+
+
+@pytest.mark.parametrize("page", ["README.md", "GATE_ANALYSIS_README.md"])
+def test_the_lines_for_trackers_on_the_pages_work_with_each_of_them(tmp_path, page):
+    """W&B, trackio and MLflow by stubs that take what they take."""
+    got = {"wandb": [], "trackio": [], "mlflow": []}
+
+    def log_metrics(metrics, step=None):
+        assert all(isinstance(value, (int, float)) for value in metrics.values())
+        got["mlflow"].append((step, metrics))
+
+    stubs = {
+        "wandb": SimpleNamespace(log=lambda data: got["wandb"].append((int(data["epoch"]), data))),
+        "trackio": SimpleNamespace(log=lambda metrics: got["trackio"].append((int(metrics["epoch"]), metrics))),
+        "mlflow": SimpleNamespace(log_metrics=log_metrics),
+    }
+    text = read(page)
+    lines = re.findall(r"log=(wandb\.log|trackio\.log|lambda scalars: mlflow\.log_metrics\(.*?\)\))", text)
+    assert len(lines) == 3
+    fusion = small_fusion()
+    for number, line in enumerate(lines):
+        monitor = GateMonitor(fusion, tmp_path / str(number), tensorboard=False, log=eval(line, stubs), strict=True)
+        with monitor.epoch(3):
+            forward(fusion)
+        monitor.close()
+    steps = {name: [step for step, _ in given] for name, given in got.items()}
+    assert steps == {"wandb": [3], "trackio": [3], "mlflow": [3]}
+    assert got["wandb"] == got["trackio"] == got["mlflow"]
 
 
 def test_a_tracker_that_fails_does_not_stop_the_training(tmp_path, caplog):

@@ -67,7 +67,9 @@ def test_files_give_the_digits_of_the_sweep_on_the_same_predictions():
 def test_the_command_compares_files_on_slices_of_ones_own(files, capsys):
     (files / "lost.txt").write_text("\n".join(str(i) for i in np.flatnonzero(~HITS)), encoding="utf-8")
     against = ("--against", files / "without.jsonl", "--effects", files / "effects.json")
-    assert compare(files, *against, "--slice", f"lost={files / 'lost.txt'}", "--margin", "2") == 0
+    drawn = ("--figure", files / "effects.svg")
+    assert compare(files, *against, *drawn, "--slice", f"lost={files / 'lost.txt'}", "--margin", "2") == 0
+    assert (files / "effects.svg").read_text(encoding="utf-8").lstrip().startswith("<?xml")
     assert "MR-full-mAP against without.jsonl: +65.00" in capsys.readouterr().out
     found = json.loads((files / "effects.json").read_text(encoding="utf-8"))
     assert (found["verdict"][0]["verdict"], found["verdict"][0]["margin"]) == ("helps", 2.0)
@@ -100,6 +102,8 @@ def test_a_prediction_without_a_window_is_one_that_overlaps_nothing():
     [
         (["--against", "{0}/without.jsonl"], "needs --effects"),
         (["--effects", "{0}/effects.json"], "go with --against"),
+        (["--figure", "{0}/e.png"], "go with --against"),
+        (["--against", "{0}/without.jsonl", "--effects", "{0}/e.json", "--figure", "{0}/e.gif"], "ends in .png"),
         (["--against", "{0}/with.jsonl", "--effects", "{0}/e.json"], "one file twice"),
         (["--against", "{0}/without.jsonl", "--effects", "{0}/without.jsonl"], "is an input"),
         (["--against", "{0}/without.jsonl", "--effects", "{0}/e.json", "--margin", "0"], "--margin must be"),

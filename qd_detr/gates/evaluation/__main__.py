@@ -48,6 +48,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--effects", type=Path, metavar="FILE", help="effects file to write with --against, .json")
     add(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="figure of the effects to draw with --against, .png, .pdf or .svg",
+    )
+    add(
         "--slice",
         action="append",
         default=[],
@@ -76,8 +82,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     _check_output(args.output, inputs, "--output")
     if args.against:
         _check_comparison(args, inputs)
-    elif args.effects is not None or args.slice:
-        raise RequestError("--effects and --slice go with --against FILE: predictions to compare with")
+    elif args.effects is not None or args.slice or args.figure is not None:
+        raise RequestError("--effects, --figure and --slice go with --against FILE: predictions to compare with")
     predictions = read_submission(args.submission)
     queries = read_annotations(args.annotations, args.dset_name, args.dset_domain)
     metrics = benchmark_of(args.dset_name).score(predictions, queries, args.clip_length_s).metrics
@@ -109,16 +115,33 @@ def _write_effects(args: argparse.Namespace, predictions: list[dict[str, Any]], 
         own_slices=read_slices(args.slice, [query.qid for query in queries]),
     )
     write_whole(args.effects, to_json(in_english(found)))
+    if args.figure is not None:
+        _draw(found, args.figure)
     for one in found["verdict"]:
         effect = one["effect"]
         low, high = (("-" if side is None else f"{side:+.2f}") for side in (effect["low"], effect["high"]))
         say(f"{one['metric']} against {one['without']}: {effect['estimate']:+.2f} ({low} to {high}), {one['verdict']}")
 
 
+def _draw(found: dict[str, Any], path: Path) -> None:
+    from qd_detr.gates.figures.style import save_figure
+    from qd_detr.gates.results.drawing_findings import submissions_figure
+
+    figure = submissions_figure(found)
+    if figure is None:
+        say(f"{path} was not drawn: too few source videos for an interval")
+    else:
+        save_figure(figure, path)
+
+
 def _check_comparison(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
     if args.effects is None:
         raise RequestError("--against needs --effects FILE, the file to write")
     _check_output(args.effects, (*inputs, args.output), "--effects")
+    if args.figure is not None:
+        _check_output(args.figure, (*inputs, args.output, args.effects), "--figure")
+        if args.figure.suffix not in (".png", ".pdf", ".svg"):
+            raise RequestError(f"--figure {args.figure}: expected a name that ends in .png, .pdf or .svg")
     if not 0 < args.margin <= 100:
         raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {args.margin:g}")
     files = [path.resolve() for path in (args.submission, *args.against)]

@@ -210,4 +210,9 @@ EN = {
     "evolution.saturated": "layer {layer} {gate} saturated after epoch {since}, by {epoch}",
     "evolution.unsaturated": "layer {layer} {gate} no longer saturated after epoch {since}, by {epoch}",
     "evolution.more": "; and {n} more in the json.",
+    # Submissions compared.
+    "submissions.heading": "What the audio changes",
+    "submissions.change": "the submission minus the other (percent points)",
+    "submissions.better": "the submission better",
+    "submissions.worse": "the other better",
 }

@@ -202,4 +202,9 @@ KO = {
     "evolution.saturated": "레이어 {layer} {gate}가 에포크 {since}~{epoch}에 포화",
     "evolution.unsaturated": "레이어 {layer} {gate}가 에포크 {since}~{epoch}에 포화 해제",
     "evolution.more": "; 나머지 {n}건은 json 참조.",
+    # 제출 파일 비교.
+    "submissions.heading": "오디오가 바꾸는 것",
+    "submissions.change": "제출 파일 - 다른 파일(퍼센트포인트)",
+    "submissions.better": "제출 파일이 나음",
+    "submissions.worse": "다른 파일이 나음",
 }

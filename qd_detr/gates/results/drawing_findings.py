@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from qd_detr.gates.analysis.audio_help import negated
 from qd_detr.gates.figures.alignment import AlignmentData, plot_alignment
 from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.runs import GroupOfRuns, RunsData, plot_runs
@@ -141,6 +142,39 @@ def _short(metric: str) -> str:
     return (
         metric.removeprefix("MR-full-").replace("HL-min-VeryGood-mAP", "HL-mAP").replace("HL-min-VeryGood-Hit1", "Hit1")
     )
+
+
+def submissions_figure(found: dict[str, Any]) -> Figure | None:
+    """Return the effects of a submission against others, every metric of each; None where there is no interval."""
+    scale = FigureScale()
+    texts = scale.texts
+    effects = []
+    for record in found["conditions"]:
+        for metric, entry in record["metrics"].items():
+            if not entry["change"] or entry["change"]["low"] is None:
+                continue
+            effect: Mapping[str, Any] = negated(entry["change"])  # a change is the other minus the submission
+            stands = bool(entry["significant"])
+            estimate, low, high = (float(effect[end]) for end in ("estimate", "low", "high"))
+            effects.append(Effect(metric, estimate, low, high, effect["n"], record["name"], stands))
+    if not effects:
+        return None
+    level = found["bootstrap"]["level"]
+    data = EffectsData(
+        effects,
+        x_label=texts("submissions.change"),
+        caption=texts(
+            "effects.n",
+            queries=texts.counted(found["n_labelled"], "query"),
+            videos=texts.counted(found["n_source_videos"], "source_video"),
+            level=f"{100 * level:g}",
+        ),
+        title=texts("submissions.heading"),
+        better=texts("submissions.better"),
+        worse=texts("submissions.worse"),
+        level=level,
+    )
+    return plot_effects(data, scale)
 
 
 def comparison_figure(comparison: dict[str, Any], lang: str = "en") -> Figure | None:
