@@ -22,8 +22,11 @@ from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.families import FAMILIES, build
 from qd_detr.gates.model.qd_detr import QDDETR, SharedVideos
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, conditions_of
+from qd_detr.gates.runs.interventions.sweep import run_sweep
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
 from tests.conftest import TINY, scramble
+from tests.intervention_cases import samples_of, small_data
 
 NAMES = [name for name in FAMILIES if name != "base"]
 INPUTS = ("src_txt", "src_txt_mask", "src_vid", "src_vid_mask", "src_aud")
@@ -164,12 +167,12 @@ def test_every_variant_computes_what_its_equations_say(name, gating_type, settin
             assert ((ours >= low) & (ours <= high)).all()
 
 
-def small_one(name: str) -> QDDETR:
+def small_one(name: str, **sizes: int) -> QDDETR:
     setting = next((s for n, _, s in variants() if n == name), {})
     gating_type = FAMILIES[name].gating_type or "clipwise"
     layers = 1 if name in ("cross_attention", "temporal_gate", "text_audio") else 2
     changed = {"gating_type": gating_type, "family": name, "settings": setting, "fusion_layers": layers}
-    model = build(Architecture(**{**TINY, **changed})).eval()
+    model = build(Architecture(**{**TINY, **changed, **sizes})).eval()
     scramble(model)
     return model
 
@@ -213,3 +216,16 @@ def test_batches_of_equal_clip_count_give_every_sample_its_value_alone(name):
             alone = model({**one, "src_txt": batch["src_txt"][b : b + 1, : tokens[b]]})
             for key in ("pred_logits", "pred_spans", "saliency_scores"):
                 torch.testing.assert_close(together[key][b], alone[key][0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_runs_with_its_attention_gates_off_and_the_gates_are_read_back(name):
+    model = small_one(name, video_dim=7)
+    index, reader = small_data(clip_counts=(6, 4, 6))
+    run = run_sweep(model, samples_of(index, reader), conditions_of(share=True))
+    assert run.gates[ATTENTION_OFF].magnitude[:, :, run.kinds.index("attention")].max() == 0
+    assert run.gates["baseline"].magnitude[:, :, run.kinds.index("attention")].min() > 0
+    assert any(
+        not np.array_equal(a.span_cxw, b.span_cxw)
+        for a, b in zip(run.raw["baseline"], run.raw[ATTENTION_OFF], strict=True)
+    )

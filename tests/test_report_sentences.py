@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -406,9 +407,9 @@ def test_a_gate_that_is_open_at_0_is_not_said_to_be_near_it() -> None:
         "dead": {"dead_count": None, "gates": 1},
     }
     for off, expected in ((0.0, ["Near 0 in at least half of the values: layer 0 FFN gate (90.0 %)."]), (-1.0, [])):
-        gate = SimpleNamespace(kind="ffn", off=off)
         found = SimpleNamespace(
-            statistics={"layer_statistics": {"0": {"ffn": entry}}}, facts=SimpleNamespace(kinds=("ffn",), gates=(gate,))
+            statistics={"layer_statistics": {"0": {"ffn": entry}}},
+            facts=SimpleNamespace(gates=(replace(FFN, off=off),)),
         )
         assert value_sentences(found, EN) == expected
 

@@ -126,10 +126,15 @@ def wrong_audio_sentences(data: dict[str, Any], texts: Texts) -> list[str]:
 
 
 def _power_sentence(data: dict[str, Any], texts: Texts) -> list[str]:
-    """Return what this data could have shown, and whether an effect that stands exceeds the margin."""
+    """Return what this data could have shown, and whether an effect that stands exceeds the margin.
+
+    Nothing of a verdict that is undecided, whose own sentence says it.
+    """
     if not data["verdict"] or data["verdict"][0]["minimum_detectable"] is None:
         return []
     primary = data["verdict"][0]
+    if primary["verdict"] == "undecided":
+        return []
     effective = f"{primary['effective_n']:.0f}"
     told = texts("audio.power", least=f"{primary['minimum_detectable']:.1f}", effective=effective)
     if primary["size"] is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qd_detr.gates.analysis.collect import GateAnalysis
-from qd_detr.gates.gating import ATTENTION
+from qd_detr.gates.gating import ATTENTION, SHIFT, Gate
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.markdown import number, percent, table
 from qd_detr.gates.results.report.wording import gate_name, heads, label
@@ -79,16 +79,17 @@ def _about(findings: RunFindings, texts: Texts) -> str:
         for gate in analysis.facts.gates
         if gate.off not in (0, None)
     ]
+    if any(gate.role == SHIFT for gate in analysis.facts.gates) and not analysis.facts.gating.per_channel:
+        parts.append(texts("gates.shift"))
     return " ".join(parts)
 
 
 def _gate_table(analysis: GateAnalysis, texts: Texts) -> list[str]:
-    roles = {gate.kind: texts(f"injection.lets.{gate.role}") for gate in analysis.facts.gates}
     rows = []
-    for layer, kind, entry in _entries(analysis):
+    for layer, gate, entry in _entries(analysis):
         shares = entry["variance"]["shares"] or {}
         verdict = entry["variance"]["verdict"]
-        row = [f"{gate_name(texts, layer, kind)} ({roles[kind]})"]
+        row = [f"{gate_name(texts, layer, gate)} ({texts(f'injection.lets.{gate.role}')})"]
         if analysis.has_injection:
             injection = entry["injection"]
             row += [number(injection["mean"]), _middle(injection, texts), number(entry["cosine"]["mean"])]
@@ -108,27 +109,26 @@ def _middle(summary: dict[str, Any], texts: Texts) -> str:
     return texts("range", low=number(percentiles["5"]), high=number(percentiles["95"]))
 
 
-def _entries(analysis: GateAnalysis) -> list[tuple[str, str, dict[str, Any]]]:
+def _entries(analysis: GateAnalysis) -> list[tuple[str, Gate, dict[str, Any]]]:
     layers = analysis.statistics["layer_statistics"]
-    return [(layer, kind, entry[kind]) for layer, entry in layers.items() for kind in analysis.facts.kinds]
+    return [(layer, gate, entry[gate.kind]) for layer, entry in layers.items() for gate in analysis.facts.gates]
 
 
 def value_sentences(analysis: GateAnalysis, texts: Texts) -> list[str]:
     """Return what stands out about a gate's values; gates of which one thing is to be said share the sentence."""
     found: dict[str, list[str]] = {}
-    zero_is_off = {gate.kind: gate.off == 0 for gate in analysis.facts.gates}
-    for layer, kind, entry in _entries(analysis):
-        gate = gate_name(texts, layer, kind)
+    for layer, gate, entry in _entries(analysis):
+        name = gate_name(texts, layer, gate)
         saturated, near_zero, magnitude = entry["share_saturated"], entry["share_near_zero"], entry["magnitude"]["mean"]
         if saturated is not None and saturated >= 0.5:
-            found.setdefault("saturated", []).append(f"{gate} ({percent(saturated)})")
-        if near_zero >= 0.5 and zero_is_off[kind]:
-            found.setdefault("near_zero", []).append(f"{gate} ({percent(near_zero)})")
+            found.setdefault("saturated", []).append(f"{name} ({percent(saturated)})")
+        if near_zero >= 0.5 and gate.off == 0:
+            found.setdefault("near_zero", []).append(f"{name} ({percent(near_zero)})")
         if magnitude > 0 and abs(entry["mean"]) < 0.1 * magnitude:
             shown = texts("values.cancel.one", mean=number(entry["mean"]), magnitude=number(magnitude))
-            found.setdefault("cancel", []).append(f"{gate} ({shown})")
+            found.setdefault("cancel", []).append(f"{name} ({shown})")
         dead, channels = entry["dead"].get("dead_count"), entry["dead"].get("gates", 1)
         if dead:
             of = texts("values.dead.channels", dead=dead, channels=channels) if channels > 1 else ""
-            found.setdefault("dead", []).append(gate + of)
+            found.setdefault("dead", []).append(name + of)
     return [texts(f"values.{what}", gates=", ".join(gates)) for what, gates in found.items()]

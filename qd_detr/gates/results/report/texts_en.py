@@ -212,7 +212,7 @@ EN = {
     "groups.worth": ", audio effect {effect} points",
     "timeline.inside": "Of what the audio contributes to a prediction, {share} lies inside the annotated moments, which hold {clips} of the clips (mean of {n} samples; p {p} against contributions turned in time).",
     "share.mean": "Of what makes a prediction, the audio's share is {mean} on average, median {median} ({n} of {of}{rest}).",
-    "share.rest": "; the others hardly move",
+    "share.rest": "; the other predictions move too little to divide",
     "share.none": "No prediction moves enough to divide it between audio and video.",
     "careful.seed": "One checkpoint is one seed: all this holds for its predictions on {videos}.",
     "careful.rough": "With so few of them the interval is rough.",
@@ -313,4 +313,5 @@ EN = {
     "alignment.nothing.prediction": "Gates against the first predicted window: nothing can be said, in no sample do clips lie both inside and outside.",
     "gates.above": "Gates describe the mechanism; whether the audio matters is told by the predictions, above.",
     "gates.alone": "Gates describe the mechanism; whether the audio matters takes running the model without it (`run_gate_analysis.py` does).",
+    "gates.shift": "A shift that is the same in every channel has an injection of 0: centring takes it off, as does every normalisation above.",
 }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qd_detr.gates.figures.wording import CATALOGUES as FIGURES
-from qd_detr.gates.gating import label_of
+from qd_detr.gates.gating import Gate
 from qd_detr.gates.results.report import texts_claims, texts_comparison
 from qd_detr.gates.results.report.texts_en import EN
 from qd_detr.gates.results.report.texts_ko import KO
@@ -29,10 +29,10 @@ def counted(texts: Texts, n: int, what: str) -> str:
     return texts(f"count.{what}.{'one' if n == 1 else 'many'}", n=f"{n:,}")
 
 
-def gate_name(texts: Texts, layer: int | str, kind: str) -> str:
+def gate_name(texts: Texts, layer: int | str, gate: Gate) -> str:
     """Return "layer 0 attention gate" in the language."""
-    key = f"gate.{kind}"
-    return texts(key, layer=layer) if key in texts else texts("gate.other", layer=layer, label=label_of(kind))
+    key = f"gate.{gate.kind}"
+    return texts(key, layer=layer) if key in texts else texts("gate.other", layer=layer, label=gate.label)
 
 
 def heads(texts: Texts, section: str, *names: str) -> list[str]:

@@ -276,7 +276,7 @@ class _Sweep:
             outputs = model.decode(spread, of_samples, legacy_batch_mask=self.settings.legacy_batches)
             found = dict(vars(raw_predictions(outputs)))
             if not inputs.mean_video:
-                figures = _figures(path, baseline, projected.vid_mask, self.model.fusion.facts)
+                figures = _figures(path, baseline, projected.vid_mask, self.model.avigate_fusion.facts)
                 found |= {key: values if shared is None else values[shared.of] for key, values in figures.items()}
             part.update((f"{places[name]}.{key}", array) for key, array in found.items())
 
