@@ -148,6 +148,12 @@ def test_a_run_writes_it_but_for_no_explorer_and_a_comparison_holds_both_runs(tm
     facts = unpacked(first / "explorer.html")[0]
     assert {"baseline", "all attention gates off"} <= {condition["name"] for condition in facts["conditions"]}
     lines = [json.loads(line) for line in (first / "predictions.jsonl").read_text().splitlines()]
+    words = facts["condition_words"]
+    assert set(words["ko"]) == {condition["name"] for condition in facts["conditions"]}
+    assert (words["en"]["baseline"], words["ko"]["all attention gates off"]) == (
+        "the model as it is",
+        "모든 attention 게이트 끔",
+    )
     assert facts["conditions"][0]["first"] == [line["pred_relevant_windows"][0] for line in lines]
     assert [sample["predicted"] for sample in facts["samples"]] == [line["pred_relevant_windows"] for line in lines]
     report = (first / "ANALYSIS_REPORT.md").read_text("utf-8")

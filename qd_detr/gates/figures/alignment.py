@@ -98,7 +98,7 @@ def plot_alignment(data: AlignmentData, scale: FigureScale | None = None) -> Fig
     n = texts.counted(data.n_samples, "sample")
     if data.n_windows is not None:
         n += f", {texts.counted(data.n_windows, 'window')}"
-    caption = style.caption_lines(texts, texts("alignment.about", n=n, shifts=shifts))
+    caption = style.caption_lines(texts, texts("alignment.caption", n=n, shifts=shifts))
     figure = style.new_figure(_TOP_IN + body + 0.86 + contrast_height + 0.48 + style.caption_height(caption))
     quantity = texts(f"alignment.{data.series}", gate=texts.gate(data.kind))
     windows = texts(f"windows.{data.windows}")

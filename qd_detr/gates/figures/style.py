@@ -306,6 +306,10 @@ def save_figure(figure: Figure, path: str | Path, dpi: float | None = None) -> P
             else:
                 date_key = "CreationDate" if kind == "pdf" else "Date"
                 figure.savefig(path, format=kind, dpi=dpi or "figure", metadata={date_key: None})
+            if kind == "svg":
+                from qd_detr.gates.figures.svg_fonts import with_fonts
+
+                path.write_text(with_fonts(path.read_text(encoding="utf-8")), encoding="utf-8")
     finally:
         close_figure(figure)
     return path

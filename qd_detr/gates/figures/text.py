@@ -22,6 +22,7 @@ _BOXES = "Last Resort"  # fonts of this name have a box for every character, and
 _NORMAL_WEIGHT = 400
 # PANOSE digits of a font: the first 2 is text in ordinary letters, the second 11 to 15 sans serif, the fourth 9 monospaced.
 _TEXT, _SANS, _MONOSPACED = 2, range(11, 16), 9
+_OLD_TABLE = 1  # of OS/2: fonts of the last century, whose Hangul was drawn for screens of their time
 
 
 def installed_fonts() -> list[FontEntry]:
@@ -60,12 +61,14 @@ def _fallbacks() -> Mapping[str, frozenset[int]]:
 
 
 def _unsuited(face: FT2Font, weight: int) -> int:
-    """Give 0 for a sans serif font of proportional width and ordinary weight, 1 where the font does not say, 2 for others."""
+    """Give 0 for a sans serif font of proportional width and ordinary weight, 2 for others, 1 for old ones and unsaid."""
     facts = face.get_sfnt_table("OS/2")
     panose = tuple(facts["panose"]) if facts else (0,) * 10
     if panose[0] not in (0, _TEXT) or panose[3] == _MONOSPACED or abs(weight - _NORMAL_WEIGHT) > 100:
         return 2
-    return 0 if panose[1] in _SANS else 1 if panose[1] in (0, 1) else 2
+    if panose[1] not in (*_SANS, 0, 1):
+        return 2
+    return 0 if panose[1] in _SANS and facts["version"] > _OLD_TABLE else 1
 
 
 @lru_cache(maxsize=1)

@@ -137,7 +137,7 @@ EN = {
     "alignment.contrast": "Inside minus outside",
     "alignment.difference": "difference in {quantity}",
     "alignment.shifts": " ({n} shifts)",
-    "alignment.about": "n = {n}. Values are relative to their sample's mean. Grey: central 95 % of the null, from circular time shifts{shifts}.",
+    "alignment.caption": "n = {n}. Values are relative to their sample's mean. Grey: central 95 % of the null, from circular time shifts{shifts}.",
     # intervention_effects and dose_response.
     "condition.baseline": "the model as it is",
     "condition.one_off": "layer {layer} {gate} off",

@@ -132,7 +132,7 @@ KO = {
     "alignment.contrast": "구간 안 - 구간 밖",
     "alignment.difference": "{quantity} 차이",
     "alignment.shifts": "({n}회)",
-    "alignment.about": "n = {n}. 모든 값은 샘플 평균을 뺀 것. 회색: 시간축으로 돌린 시계열{shifts}로 얻은 귀무분포의 가운데 95%.",
+    "alignment.caption": "n = {n}. 모든 값은 샘플 평균을 뺀 것. 회색: 시간축으로 돌린 시계열{shifts}로 얻은 귀무분포의 가운데 95%.",
     "condition.baseline": "모델 그대로",
     "condition.one_off": "레이어 {layer} {gate} 끔",
     "condition.all_off": "모든 {gate} 끔",

@@ -10,6 +10,7 @@ import numpy as np
 
 from qd_detr.gates.analysis.slices import sound_words
 from qd_detr.gates.gating import ATTENTION
+from qd_detr.gates.results.conditions import condition_words
 from qd_detr.gates.results.context import RunFindings, SampleContext
 from qd_detr.gates.results.drawing import run_scale
 from qd_detr.gates.results.explorer.planes import OPEN_FROM, Planes, SeriesName
@@ -71,6 +72,10 @@ def facts_of_run(
             }
             for condition in findings.conditions
         ],
+        "condition_words": {
+            language: {one.name: condition_words(one.name, report_texts(language)) for one in findings.conditions}
+            for language in LANGUAGES
+        },
         "tops": {
             name: top
             if (top := scale.injection_max.get(name.removesuffix("_injection")))

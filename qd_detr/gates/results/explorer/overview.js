@@ -63,7 +63,8 @@ function drawOverview(run) {
   if (facts.effects) {
     const { names, conditions } = facts.effects;
     const head = [say("condition"), ...names.map((metric) => say("change", { metric }))];
-    const rows = conditions.map((one) => [one.same_as ? `${one.name} (${say("same_as", { name: one.same_as })})` : one.name, ...names.map((name) => changeText(one.metrics[name]))]);
+    const words = (name) => conditionWords(facts, name);
+    const rows = conditions.map((one) => [one.same_as ? `${words(one.name)} (${say("same_as", { name: words(one.same_as) })})` : words(one.name), ...names.map((name) => changeText(one.metrics[name]))]);
     tables.push(tableOf(say("effects"), head, rows, say("stands")));
   }
   const rows = facts.gates.map((one) => [

@@ -47,11 +47,11 @@ function panelsOf(run, sample) {
   const conditions = run.facts.conditions.map(({ name, same_as, first }) => {
     const window = first[sample];
     return {
-      label: name === "baseline" ? say("as_it_is") : name,
+      label: conditionWords(run.facts, name),
       windows: window ? [window] : [],
       weight: window ? window[2] : 0,
       text: window ? `${windowText(window)} · ${shown(window[2], 2)}` : say("no_window"),
-      hint: same_as ? say("same_as", { name: same_as }) : "",
+      hint: same_as ? say("same_as", { name: conditionWords(run.facts, same_as) }) : "",
     };
   });
   if (run.bytes) panels.push(...seriesPanels(run, sample));

@@ -78,7 +78,6 @@ const TEXTS = {
     window: "{start} to {end} s",
     no_window: "no window",
     conditions: "First window under each condition",
-    as_it_is: "the model as it is",
     same_as: "same as {name}",
     saliency: "Saliency",
     saliency_note: "line: predicted, in the model's unit; area: annotated, 0 to {top}",
@@ -218,7 +217,6 @@ const TEXTS = {
     window: "{start}~{end} s",
     no_window: "구간 없음",
     conditions: "조건별 첫 구간",
-    as_it_is: "모델 그대로",
     same_as: "{name}와(과) 같음",
     saliency: "주목도(saliency)",
     saliency_note: "선: 예측, 모델의 단위; 면: 정답, 0~{top}",
@@ -286,6 +284,11 @@ let language = "en";
 
 function say(key, values = {}) {
   return TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => String(values[name]));
+}
+
+/** What a condition is called; pages of earlier versions, and conditions that a user named, have the name alone. */
+function conditionWords(facts, name) {
+  return facts.condition_words?.[language][name] ?? name;
 }
 
 /** The title of a series; gates that other fusions have go by their own names. */

@@ -6,6 +6,7 @@ from typing import Any
 
 from qd_detr.gates.analysis.intervals import FEW_CLUSTERS, TOO_FEW_CLUSTERS
 from qd_detr.gates.gating import REFINEMENT
+from qd_detr.gates.results.conditions import condition_words
 from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.annotation import metrics_lines
 from qd_detr.gates.results.report.markdown import foreign, number, percent, table
@@ -242,7 +243,7 @@ def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) ->
     for record in data["conditions"]:
         if record["same_as"]:
             continue
-        cells = [foreign(record["name"])]
+        cells = [foreign(condition_words(record["name"], texts))]
         moved = record["predictions"]
         cells.append("-" if moved is None else percent(moved["first_window_changed"]["estimate"] / 100))
         for metric in names:
