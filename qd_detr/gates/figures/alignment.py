@@ -125,7 +125,7 @@ def plot_alignment(data: AlignmentData, scale: FigureScale | None = None) -> Fig
                 axes.set_xlabel(texts("alignment.seconds"))
     middle = 1 - (_TOP_IN + body / 2) / figure.get_size_inches()[1]
     relative = texts("alignment.relative")
-    figure.text(0.2 / style.PAGE_WIDTH_IN, middle, relative, size=7.2, rotation=90, ha="center", va="center")
+    figure.text(0.15 / style.PAGE_WIDTH_IN, middle, relative, size=7.2, rotation=90, ha="center", va="center")
     axes = style.add_axes_inches(figure, _LEFT_IN, _TOP_IN + body + 0.86, 5.0, contrast_height)
     _draw_contrast(axes, contrast, null, texts)
     axes.set_xlabel(texts("alignment.difference", quantity=quantity))

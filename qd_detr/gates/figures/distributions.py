@@ -200,7 +200,7 @@ def draw_points(axes: Axes, values: FloatArray, colour: str, top: float, texts: 
             [mean], [row], "D", color="white", markersize=4.4, markeredgecolor=colour, markeredgewidth=1.1, zorder=5
         )
         axes.annotate(
-            style.brief(mean) if np.isfinite(mean) else texts("not_known"),
+            style.plain(mean, 2 if top >= 1 else 3) if np.isfinite(mean) else texts("not_known"),
             (1.015, row),
             xycoords=axes.get_yaxis_transform(),
             va="center_baseline",
@@ -292,7 +292,8 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
         if found
     ]
     row_height = 0.14 + 0.3 * n if n <= 4 else 0.14 + 0.22 * n
-    caption = style.caption_lines(texts, data.n(texts) + " " + texts("overall.about"), texts("sign_caveat"))
+    injected = texts("patterns.about_injection", formula=style.INJECTION_FORMULA) if data.injection else ""
+    caption = style.caption_lines(texts, f"{data.n(texts)} {texts('overall.about')}", injected, texts("sign_caveat"))
     height = 0.86 + len(rows) * (row_height + 0.72) + 1.35 + 0.4 + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, texts("overall.heading"))
@@ -306,12 +307,7 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
             axes = style.add_axes_inches(figure, 0.75 + pitch * column, top, width, row_height)
             draw_points(axes, values, style.ROLE_COLOURS[GATES[kind].role], end, texts)
             axes.set_title(headed(texts(f"overall.{name}", gate=texts.gate(kind))))
-            formula = (
-                f"{texts.role(kind)}: {style.INJECTION_FORMULA}"
-                if name == "injection"
-                else texts("overall.magnitude_axis")
-            )
-            axes.set_xlabel(formula, fontsize=7.4 if columns == 2 else 6.4)
+            axes.set_xlabel(texts.role(kind) if name == "injection" else texts("overall.magnitude_axis"))
         top += row_height + 0.72
     figure.legend(
         handles=_points_legend(texts, data.points),
@@ -346,7 +342,9 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
     row = 0.85 if n <= 4 else 0.5
     gap = 0.2
     caption = style.caption_lines(texts, data.n(texts) + " " + texts("layers.about"), texts("sign_caveat"))
-    height = 0.62 + n * (row + gap) + 0.3 + style.caption_height(caption)
+    # Over the first row stand what is written over each row, and above that the gates' names.
+    top = 0.76
+    height = top + n * (row + gap) + 0.3 + style.caption_height(caption)
     figure = style.new_figure(height)
     style.add_heading(figure, texts("layers.heading"))
     share = 2 / max(2, len(data.gates))  # of the width that each column has where there are two
@@ -357,7 +355,7 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
         colours = style.GATE_COLOURS(scale.gate_norm(middles))
         for layer_idx in range(n):
             left, width = 0.95 + 3.4 * share * column, 3.4 * share - 0.75
-            axes = style.add_axes_inches(figure, left, 0.62 + layer_idx * (row + gap), width, row)
+            axes = style.add_axes_inches(figure, left, top + layer_idx * (row + gap), width, row)
             bars = [
                 Rectangle((edges[i], 0), edges[i + 1] - edges[i], share) for i, share in enumerate(shares[layer_idx])
             ]
@@ -365,9 +363,9 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
             axes.stairs(shares[layer_idx], edges, color="#333333", linewidth=0.6, zorder=3)
             axes.axvline(0, color=style.FAINT_COLOUR, linewidth=0.7, zorder=1)
             style.set_gate_ticks(axes, limit)
-            top = style.round_up(float(shares[layer_idx].max()) * 1.05)
-            axes.set_ylim(0, top)
-            axes.set_yticks([0, top], ["0", texts("percent", value=f"{top:g}")])
+            most = style.round_up(float(shares[layer_idx].max()) * 1.05)
+            axes.set_ylim(0, most)
+            axes.set_yticks([0, most], ["0", texts("percent", value=f"{most:g}")])
             axes.tick_params(labelbottom=layer_idx == n - 1)
             median, mean = gate.summary.column("median")[layer_idx], gate.summary.column("mean")[layer_idx]
             axes.plot([mean], [0], marker=7, color="black", markersize=4.5, clip_on=False, zorder=5)
@@ -384,7 +382,7 @@ def plot_layer_distributions(data: OverallData, scale: FigureScale | None = None
             if column == 0:
                 axes.set_ylabel(texts("layer", layer=layer_idx), rotation=0, ha="right", va="center", labelpad=3)
             if layer_idx == 0:
-                axes.set_title(texts.gate_title(kind))
+                axes.set_title(texts.gate_title(kind), pad=15)
             if layer_idx == n - 1:
                 axes.set_xlabel(texts("gate"))
     style.add_caption(figure, caption)

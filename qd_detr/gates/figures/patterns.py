@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
-from qd_detr.gates.figures.text import printable, put_text, shorten
+from qd_detr.gates.figures.text import printable, put_text, shorten, wrap
 from qd_detr.gates.figures.wording import FigureTexts
 from qd_detr.gates.gating import ATTENTION, gating_named
 
@@ -112,7 +112,7 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
     # With more rows than pixels, neighbours are averaged; drawing each would leave some out.
     pooled = 1 if named else int(np.ceil(n / (_TALL_IN * style.FIGURE_DPI)))
     caption = _caption(texts, data, panels, by, pooled)
-    top, below = 0.86, 0.94 + style.caption_height(caption)
+    top, below = 0.99, 0.94 + style.caption_height(caption)
     body = max(0.3, 0.16 * n) if named else _TALL_IN
     figure = style.new_figure(top + body + below)
     style.add_heading(figure, texts("patterns.heading"))
@@ -141,7 +141,8 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
                 interpolation="nearest",
                 extent=(-0.5, values.shape[1] - 0.5, n - 0.5, -0.5),
             )
-            axes.set_title(shorten(texts.gate_title(kind), width, 8), fontsize=8, fontweight="normal", pad=3)
+            title = wrap(texts.gate_title(kind), width, 8, max_lines=2)
+            axes.set_title("\n".join(title), fontsize=8, fontweight="normal", pad=3)
             _layer_ticks(axes, values.shape[1], width, texts)
             axes.spines[:].set_visible(False)
             if data.groups is not None:
@@ -152,7 +153,7 @@ def plot_activation_patterns(data: PatternData, scale: FigureScale | None = None
         place += between - gap
         figure.text(
             begin / style.PAGE_WIDTH_IN,
-            1 - (top - 0.2) / figure.get_size_inches()[1],
+            1 - (top - 0.33) / figure.get_size_inches()[1],
             texts(f"patterns.{quantity}"),
             size=8.5,
             weight="bold",

@@ -9,8 +9,8 @@ import logging
 import re
 from collections.abc import Iterator
 
-from fontTools.subset import Options, Subsetter
-from fontTools.ttLib import TTFont
+from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
+from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from matplotlib import font_manager
 
 _TEXT = re.compile(r'<text style="(?P<style>[^"]*)"[^>]*>(?P<body>.*?)</text>', re.DOTALL)
@@ -58,7 +58,7 @@ def _path(face: Face) -> str | None:
     level = logger.level
     logger.setLevel(logging.ERROR)  # that a family has no bold face is no news
     try:
-        properties = font_manager.FontProperties(family=family, weight=weight, style=slant)
+        properties = font_manager.FontProperties(family=family, weight=weight, style=slant)  # type: ignore[arg-type]
         return str(font_manager.findfont(properties, fallback_to_default=False))
     except ValueError:
         return None

@@ -63,7 +63,9 @@ def _fallbacks() -> Mapping[str, frozenset[int]]:
 def _unsuited(face: FT2Font, weight: int) -> int:
     """Give 0 for a sans serif font of proportional width and ordinary weight, 2 for others, 1 for old ones and unsaid."""
     facts = face.get_sfnt_table("OS/2")
-    panose = tuple(facts["panose"]) if facts else (0,) * 10
+    if facts is None:
+        return 2
+    panose = tuple(facts["panose"])
     if panose[0] not in (0, _TEXT) or panose[3] == _MONOSPACED or abs(weight - _NORMAL_WEIGHT) > 100:
         return 2
     if panose[1] not in (*_SANS, 0, 1):
