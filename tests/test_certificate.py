@@ -56,8 +56,7 @@ def outcomes(report: dict[str, Any]) -> dict[str, str]:
 
 
 def failed(report: dict[str, Any]) -> set[str]:
-    # Of global gating nothing but saved predictions rules a sigmoid attention gate out: see tests/test_recognition.py.
-    return {name for name, outcome in outcomes(report).items() if outcome == "failed" and name != "family"}
+    return {name for name, outcome in outcomes(report).items() if outcome == "failed"}
 
 
 @needs_shared
@@ -169,11 +168,12 @@ def test_damage_between_load_and_proof_is_caught(
     monkeypatch.setattr(subject_module, "build_model", damaged)
     status, report = certify(home, tmp_path, "global")
     assert status == 1
-    assert failed(report) == caught_by
+    # Saved predictions that no reading repeats leave it open whether these gates are tanh or sigmoid.
+    assert failed(report) == caught_by | ({"family"} if "predictions" in caught_by else set())
     # Without data and saved predictions the damage shows as well.
     status, report = certify(home, tmp_path, "global", data=False)
     assert status == 1
-    assert failed(report) == caught_by - {"predictions"}
+    assert failed(report) == caught_by - {"predictions"} | {"family"}
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_options_that_claim_another_model_are_caught_by_the_saved_predictions(
     (tmp_path / "opt.json").write_text(json.dumps({**tiny.tiny_options("global"), **wrong}), encoding="utf-8")
     status, report = certify(home, tmp_path / "out", "global", "--config_path", tmp_path / "opt.json")
     assert status == 1
-    assert failed(report) == {"predictions"}
+    assert failed(report) == {"predictions"} | ({"family"} if "gating_type" not in wrong else set())
     assert report["predictions"]["agree"] < QUERIES
     assert len(report["predictions"]["disagreeing"]) == QUERIES - report["predictions"]["agree"]
     best = report["readings"][0]
@@ -262,7 +262,7 @@ def test_sources_that_disagree_on_the_function_need_a_decision_or_the_prediction
     path = tiny.write_checkpoint(folder, "global")
     (folder / "opt.json").write_text(json.dumps(tiny.tiny_options("clipwise")), encoding="utf-8")
     status, report = certify(home, tmp_path, path)
-    assert (status, failed(report)) == (1, {"settings"})
+    assert (status, failed(report)) == (1, {"settings", "family"})
     saved = home / "global" / "best_hl_val_preds.jsonl"
     (folder / saved.name).write_text(saved.read_text(encoding="utf-8"), encoding="utf-8")
     status, report = certify(home, tmp_path, path)
