@@ -246,3 +246,36 @@ def test_a_forward_that_cannot_be_recorded_says_why():
     gate.forward = lambda v, a: (torch.ones(B, L, L, 1),) * 2
     with pytest.raises(RequestError, match=r"returns a gate \(3, 6, 6, 1\)"):
         model(*inputs())
+
+
+def compiled_by_itself(model):
+    for layer in model.fusion.fusion_layers:
+        layer.gating_function = torch.compile(layer.gating_function, backend="eager")
+    return model
+
+
+def compiled_fusion(model):
+    model.fusion = torch.compile(model.fusion, backend="eager")
+    return model
+
+
+def compiled_in_place(model):
+    model.compile(backend="eager")
+    return model
+
+
+def test_gates_of_compiled_gating_functions_are_recorded_and_those_inside_a_compiled_module_refused_by_name():
+    model = compiled_by_itself(OwnModel())
+    model(*inputs())
+    tracker = adapt_legacy_model(model, record_only=True).avigate_fusion
+    tracker.enable_gate_tracking()
+    tracker.set_current_sample_id("batch")
+    model(*inputs())
+    np.testing.assert_allclose(recorded(tracker.gate_history["batch"]), gates_by_hand(OwnModel(), *inputs()), rtol=1e-5)
+    for compile_it, named in [
+        (compiled_fusion, "fusion is compiled"),
+        (compiled_in_place, "the model itself is compiled"),
+        (lambda model: torch.compile(model, backend="eager"), "the model itself is compiled"),
+    ]:
+        with pytest.raises(CheckpointError, match=f"{named} .torch.compile.*what was compiled before calls no hook"):
+            adapt_legacy_model(compile_it(OwnModel()), record_only=True)

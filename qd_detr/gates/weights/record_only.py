@@ -160,7 +160,7 @@ def record_gates(model: nn.Module, gating_type: str | None = None) -> None:
 
     Raises:
         TypeError: not a module. RequestError: a gating type is asked for. CheckpointError: no gating function with
-            mlp_mha and mlp_ffn, fusions side by side, or an avigate_fusion of the model's own.
+            mlp_mha and mlp_ffn, fusions side by side, one inside a compiled module, or an avigate_fusion of the model's own.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model object (torch.nn.Module) is needed; got {type(model).__name__}")
@@ -192,10 +192,25 @@ def record_gates(model: nn.Module, gating_type: str | None = None) -> None:
             f"{len(fusions)} AVIGATE fusions in this {type(model).__name__} ({first_few(fusions)}); give a module that "
             "holds one"
         )
+    _refuse_compiled(model, gating)
     tracker = RecordedGates(holders, gating)
     for holder in holders:
         # Outside the registered modules: the state dict keeps its keys.
         holder.__dict__["avigate_fusion"] = tracker
+
+
+def _refuse_compiled(model: nn.Module, gating: Mapping[str, nn.Module]) -> None:
+    """Raise CheckpointError where a gating function lies inside a compiled module: hooks come too late for its graph.
+
+    One that is compiled by itself is called as a module, hooks and all.
+    """
+    for name, module in model.named_modules():
+        inner = module._modules.get("_orig_mod") or (module if module._compiled_call_impl is not None else None)
+        if inner is not None and any(one is not inner and one in gating.values() for one in inner.modules()):
+            raise CheckpointError(
+                f"{name or 'the model itself'} is compiled (torch.compile): what was compiled before calls no hook, so its "
+                "gates cannot be recorded; adapt the model that was given to torch.compile, and run that one"
+            )
 
 
 def _input_width(gating: nn.Module) -> int:
