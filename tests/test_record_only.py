@@ -144,7 +144,7 @@ def test_the_analysis_of_what_was_recorded_is_written(tmp_path):
         expected.append(gates_by_hand(model, *inputs(step)))
     report = GateAnalyzer(model).analyze_all_samples(tmp_path / "out")
     assert (
-        f"clipwise gating, 2 layers, hidden size {D}; gates in a range the gating function does not"
+        f"clipwise gating, 2 layers, hidden size {D}, gates in a range the gating function does not"
         in report.read_text()
     )
     header, *rows = (tmp_path / "out" / "samples.csv").read_text().splitlines()
