@@ -20,51 +20,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from qd_detr.gates.data.annotations import Query
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
-from qd_detr.gates.data.samples import Samples, check_samples
+from benchmarks.synthetic import FULL, make_checkpoint, make_data
+from qd_detr.gates.data.feature_layout import FeatureSpec
+from qd_detr.gates.data.feature_search import FeatureSources
+from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.conditions import alike, conditions_of, standard_sweep
 from qd_detr.gates.runs.interventions.sweep import run_sweep
+from qd_detr.gates.weights.checkpoint import read_checkpoint, resolve
 
-CLIPS, TOKENS, BATCH_SIZE = 75, 25, 32
-SPEC = FeatureSpec(
-    dset_name="hl",
-    v_feat_dirs=("slowfast", "clip"),
-    t_feat_dir="text",
-    a_feat_dir="audio",
-    max_v_l=CLIPS,
-    max_q_l=32,
-    normalize_video=True,
-    normalize_text=True,
-    temporal_endpoints=True,
-    video_dim=2818,
-    audio_dim=2050,
-    text_dim=512,
-)
+BATCH_SIZE = 32
 
 
-def write_features(root: Path, count: int) -> Samples:
-    """Write features of `count` queries, each of a video of its own."""
-    rng = np.random.default_rng(0)
-    for folder in ("slowfast", "clip", "text", "audio"):
-        (root / folder).mkdir()
-    queries = []
-    for qid in range(count):
-        vid = f"video{qid}_0.0_150.0"
-        queries.append(Query(qid, "a dog barks", vid, 150.0, qid + 1))
-        for folder, columns in (("slowfast", 2304), ("clip", 512)):
-            np.savez(root / folder / f"{vid}.npz", features=rng.standard_normal((CLIPS, columns), dtype=np.float32))
-        np.save(root / "audio" / f"{vid}.npy", rng.standard_normal((CLIPS, 2048), dtype=np.float32))
-        text = rng.standard_normal((TOKENS, 512), dtype=np.float32)
-        np.savez(root / "text" / f"qid{qid}.npz", last_hidden_state=text)
-    folders = FeatureFolders(video=(root / "slowfast", root / "clip"), text=root / "text", audio=root / "audio")
-    return check_samples(queries, folders, SPEC).planned(BATCH_SIZE)
+def samples_in(folder: Path, count: int) -> Samples:
+    """Return `count` synthetic queries of full size, each of a video of its own, in batches."""
+    data = make_data(folder, count, FULL)
+    checkpoint = make_checkpoint(folder, FULL, "global", layers=1)
+    settings = resolve(read_checkpoint(checkpoint))
+    spec = FeatureSpec.from_options(settings.options, settings.architecture)
+    return open_samples(spec, FeatureSources(data, checkpoint)).planned(BATCH_SIZE)
 
 
 def measure(gating_type: str, layers: int, samples: Samples, rounds: int) -> str:
@@ -108,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gating_types", nargs="+", default=["global", "clipwise", "elementwise"])
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory(prefix="bench_sweep_") as folder:
-        samples = write_features(Path(folder), args.batches * BATCH_SIZE)
+        samples = samples_in(Path(folder), args.batches * BATCH_SIZE)
         print(f"{len(samples)} samples, {args.layers} layers, {torch.get_num_threads()} threads")
         head = f"{'':12}{'plain s':>9}{'sweep s':>9}{'asked':>7}{'ratio':>8}{'':19}{'CPU':>8}"
         print(f"{head}{'distinct':>10}{'ratio':>8}{'CPU':>8}")

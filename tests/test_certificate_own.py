@@ -42,32 +42,20 @@ def without_mark(trained: Path, gating_type: str, folder: Path, *, options: bool
     return folder / "model_best.ckpt"
 
 
+def argv_of(trained: Path, output: Path, checkpoint: Path, *flags: object) -> list[str]:
+    data = trained / "data" / planted.VAL_FILE
+    given = ["--model_path", checkpoint, "--data_path", data, "--output_dir", output, *flags, "--device", "cpu"]
+    return [str(part) for part in given]
+
+
 def certify(trained: Path, output: Path, checkpoint: Path, *flags: object) -> tuple[int, dict[str, Any]]:
-    argv = [
-        "--model_path",
-        checkpoint,
-        "--data_path",
-        trained / "data" / planted.VAL_FILE,
-        "--output_dir",
-        output,
-        *flags,
-    ]
-    status = test_legacy_model.main([str(part) for part in [*argv, "--device", "cpu"]])
+    status = test_legacy_model.main(argv_of(trained, output, checkpoint, *flags))
     return status, json.loads((output / "compatibility_report.json").read_text(encoding="utf-8"))
 
 
 def analyse(trained: Path, output: Path, checkpoint: Path, *flags: object) -> tuple[str, dict[str, Any]]:
     """Run the main job; return the report and audit.json."""
-    argv = [
-        "--model_path",
-        checkpoint,
-        "--data_path",
-        trained / "data" / planted.VAL_FILE,
-        "--output_dir",
-        output,
-        *flags,
-    ]
-    assert run_gate_analysis.main([str(part) for part in [*argv, "--device", "cpu", "--no_figures"]]) == 0
+    assert run_gate_analysis.main(argv_of(trained, output, checkpoint, "--no_figures", *flags)) == 0
     audit = json.loads((output / "audit.json").read_text(encoding="utf-8"))
     return (output / "ANALYSIS_REPORT.md").read_text(encoding="utf-8"), audit
 

@@ -3,24 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from qd_detr.gates.data.feature_layout import FeatureFolders, FeatureSpec
+from qd_detr.gates.data.feature_layout import FeatureFolders
 from qd_detr.gates.data.feature_search import FeatureSources, locate_features
 from qd_detr.gates.errors import MissingFileError, RequestError
+from tests.test_data_features import SPEC as SHORT
 
-SPEC = FeatureSpec(
-    dset_name="hl",
-    v_feat_dirs=("../data/slow", "../data/clip"),
-    t_feat_dir="../data/text/",
-    a_feat_dir="../data/audio",
-    max_v_l=75,
-    max_q_l=32,
-    normalize_video=True,
-    normalize_text=True,
-    temporal_endpoints=True,
-    video_dim=7,
-    audio_dim=4,
-    text_dim=4,
-)
+SPEC = replace(SHORT, max_v_l=75, max_q_l=32)
 
 
 @pytest.fixture
