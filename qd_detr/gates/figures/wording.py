@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 
 from qd_detr.gates.figures.text import BASE_FONT, families_for, lacking
-from qd_detr.gates.figures.texts_en import EN
-from qd_detr.gates.figures.texts_ko import KO
+from qd_detr.gates.figures.texts import EN, KO
 from qd_detr.gates.gating import GATES
 from qd_detr.gates.wording import Texts
 
