@@ -103,7 +103,7 @@ def test_queries_that_change_hands_are_counted_even_where_the_net_effect_is_0():
         assert record["rescued"]["share"]["estimate"] == pytest.approx(10.0)
         # Nobody was wrong both ways; with 20 videos up to 3 / 20 of them could be.
         assert (record["unmoved_wrong"]["share"]["low"], record["unmoved_wrong"]["share"]["high"]) == (0.0, 15.0)
-    column = sample_columns(run)["audio_flip_R1_50_gates_off"]
+    column = sample_columns(score_sweep(run))["audio_flip_R1_50_gates_off"]
     assert [column[i] for i in range(0, 40, 5)] == [1, -1] * 4
     assert sum(map(abs, column.values())) == 8
 
@@ -219,7 +219,7 @@ def test_a_whole_sweep_gives_json_with_every_part_and_the_same_seed_the_same_byt
     assert {one["without"] for one in result["verdict"]} == {"gates_off", "silence"}
     assert len(result["explanation"]["relations"]) == 16
     assert result["n_source_videos"] == 12
-    columns = sample_columns(run)
+    columns = sample_columns(score_sweep(run))
     assert set(columns) == {
         f"{what}_{way}"
         for what in (

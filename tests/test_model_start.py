@@ -41,3 +41,17 @@ def test_projection_stages_that_are_left_out_are_drawn_all_the_same():
     for name in ("query_embed.weight", "fusion.fusion_layers.1.ffn2.2.weight", "saliency_proj2.bias", "global_rep_pos"):
         assert torch.equal(starts[0][name], starts[1][name])
         assert torch.equal(starts[0][name], starts[2][name])
+
+
+def test_on_the_device_meta_nothing_is_drawn(monkeypatch):
+    """A draw there makes torch import its compiler and SymPy, for every command that reads a checkpoint."""
+
+    def refuse(*size, **settings):
+        raise AssertionError("a number was drawn")
+
+    monkeypatch.setattr(torch.nn.init, "normal_", refuse)
+    monkeypatch.setattr(torch, "randn", refuse)
+    with torch.device("meta"):
+        model = QDDETR(Architecture(**{**TINY, "gating_type": "clipwise"}))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert isinstance(model.query_embed, torch.nn.Embedding)

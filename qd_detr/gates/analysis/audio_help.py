@@ -38,6 +38,7 @@ def audio_help(
     contrasts: Mapping[str, str] | None = None,
     shares: Mapping[SampleId, float | None] | None = None,
     own_slices: Mapping[str, Collection[str]] | None = None,
+    scored: ScoredSweep | None = None,
 ) -> dict[str, Any]:
     """Return all that a sweep says about the audio, JSON-ready.
 
@@ -50,6 +51,7 @@ def audio_help(
         contrasts: what the baseline is compared with, the primary one first; None: the ways to be without audio.
         shares: per qid the audio's share of the prediction, where it was computed.
         own_slices: per name the qids, as text, of a slice beside those of `slices`.
+        scored: the sweep with its scores, where it was scored already.
 
     Returns:
         {"gates_recorded": "after" the intervention, "n_queries", "n_labelled", "n_source_videos",
@@ -61,7 +63,7 @@ def audio_help(
         "slices": see `slice_effects`, "explanation": see `gate_explanation`}.
         Without labels all from "verdict" on but "groups" are [] or None and "reason" says why.
     """
-    sweep = score_sweep(run, dset_name, clip_length_s, contrasts)
+    sweep = scored or score_sweep(run, dset_name, clip_length_s, contrasts)
     settings: dict[str, Any] = {"draws": draws, "level": level}
     records = condition_effects(sweep, seed, margin=margin, **settings)
     of_slices = slice_effects(sweep, seed, own=own_slices, **settings)
@@ -183,11 +185,9 @@ def _apart(record: dict[str, Any]) -> float:
     return float(record["difference"]["estimate"])
 
 
-def sample_columns(
-    run: SweepRun, dset_name: str = "hl", clip_length_s: float = 2.0
-) -> dict[str, dict[SampleId, float]]:
+def sample_columns(sweep: ScoredSweep) -> dict[str, dict[SampleId, float]]:
     """Return columns for samples.csv, {name: {qid: value}}: the audio effect of each query and how its prediction moved."""
-    sweep = score_sweep(run, dset_name, clip_length_s)
+    run = sweep.run
     columns: dict[str, dict[SampleId, float]] = {}
     labelled = [query.qid for query in sweep.labelled_queries]
     for (without, score), effect in per_query_effects(sweep).items():

@@ -37,12 +37,27 @@ def _interleaved_sine(x: Tensor, dim: int) -> Tensor:
     return code[..., :dim]
 
 
+# On the device "meta" a normal draw makes torch import its compiler and SymPy: 1.8 s of CPU for numbers it does not hold.
+
+
+def normal(*size: int) -> Tensor:
+    """Return `torch.randn(*size)`; on the device "meta" nothing is drawn."""
+    empty = torch.empty(*size)
+    return empty if empty.is_meta else torch.randn(*size)
+
+
+def embedding(count: int, dim: int) -> nn.Embedding:
+    """Return `nn.Embedding(count, dim)`; on the device "meta" nothing is drawn."""
+    empty = torch.empty(count, dim)
+    return nn.Embedding.from_pretrained(empty, freeze=False) if empty.is_meta else nn.Embedding(count, dim)
+
+
 class TextPosition(nn.Module):
     """Learned position of a token; always in the state dict, used only with the option use_txt_pos."""
 
     def __init__(self, max_tokens: int, dim: int, dropout: float) -> None:
         super().__init__()
-        self.position_embeddings = nn.Embedding(max_tokens, dim)
+        self.position_embeddings = embedding(max_tokens, dim)
         self.LayerNorm = nn.LayerNorm(dim)
         self.dropout = nn.Dropout(dropout)
 

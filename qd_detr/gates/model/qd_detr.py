@@ -20,7 +20,7 @@ from qd_detr.gates.fusion import AVIGATEFusionCustom, GateEdit, GateStep
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.attention import padding_of
 from qd_detr.gates.model.heads import MLP, input_projection, inverse_sigmoid
-from qd_detr.gates.model.positions import TextPosition, clip_positions
+from qd_detr.gates.model.positions import TextPosition, clip_positions, embedding, normal
 from qd_detr.gates.model.transformer import Transformer, legacy_mixing_mask
 from qd_detr.gates.tracking.api import GateTracking
 
@@ -91,7 +91,7 @@ class QDDETR(nn.Module):
         self.txt_position_embed = TextPosition(a.max_q_l, dim, a.input_dropout)
         self.span_embed = MLP(dim, dim, dim, 2)
         self.class_embed = nn.Linear(dim, 2)
-        self.query_embed = nn.Embedding(a.num_queries, 2)
+        self.query_embed = embedding(a.num_queries, 2)
         self.input_txt_proj = input_projection(a.text_dim, dim, a.n_input_proj, a.input_dropout)
         self._add_fusion()
         if a.contrastive_hdim is not None:
@@ -100,8 +100,8 @@ class QDDETR(nn.Module):
             self.contrastive_align_projection_vid = nn.Linear(dim, a.contrastive_hdim)
         self.saliency_proj1 = nn.Linear(dim, dim)
         self.saliency_proj2 = nn.Linear(dim, dim)
-        self.global_rep_token = nn.Parameter(torch.randn(dim))
-        self.global_rep_pos = nn.Parameter(torch.randn(dim))
+        self.global_rep_token = nn.Parameter(normal(dim))
+        self.global_rep_pos = nn.Parameter(normal(dim))
 
     # What the families of gated models change; see `qd_detr.gates.model.families`.
 

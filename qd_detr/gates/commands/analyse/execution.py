@@ -12,6 +12,7 @@ import numpy as np
 from qd_detr.gates.analysis.audio_help import audio_help, sample_columns
 from qd_detr.gates.analysis.audio_share import audio_share, share_columns
 from qd_detr.gates.analysis.collect import GateCollector
+from qd_detr.gates.analysis.effects import score_sweep
 from qd_detr.gates.analysis.group_effects import groups_of_videos, telling_groups
 from qd_detr.gates.analysis.planted_truth import planted_findings
 from qd_detr.gates.commands.analyse.findings import AlignmentCollector, add_metrics, audit
@@ -114,13 +115,20 @@ def _condition_columns(prepared: PreparedRun, findings: RunFindings, swept: Swee
         columns |= share_columns(findings.sections["audio_share"])
     effects = swept.of_audio()
     shares = _shares(findings.sections.get("audio_share"))
+    scored = score_sweep(effects, **what)
     findings.sections["audio_help"] = audio_help(
-        effects, seed=request.seed, margin=request.margin, shares=shares, own_slices=prepared.own_slices, **what
+        effects,
+        seed=request.seed,
+        margin=request.margin,
+        shares=shares,
+        own_slices=prepared.own_slices,
+        scored=scored,
+        **what,
     )
     findings.sections["interventions"] = to_plain(
         [condition.intervention for condition in effects.conditions if condition.intervention is not None]
     )
-    return columns | sample_columns(effects, **what)
+    return columns | sample_columns(scored)
 
 
 def _first_windows(swept: SweepRun, name: str) -> ConditionWindows:

@@ -16,6 +16,7 @@ from qd_detr.gates.gating import ATTENTION, Gate
 from qd_detr.gates.model.attention import packed_attention, padding_of, visible_keys
 from qd_detr.gates.model.families.family import PLAIN_TRANSFORMER, Family, FamilyModel, Weights, count_of, size_of
 from qd_detr.gates.model.heads import ProjectionStage
+from qd_detr.gates.model.positions import normal
 from qd_detr.gates.model.qd_detr import Projected
 from qd_detr.gates.tracking.api import GateTracking
 
@@ -34,7 +35,7 @@ class TextAudioFusion(GateTracking, nn.Module):
         self.hidden_dim = hidden_dim
         self.audio_proj = nn.Linear(hidden_dim, hidden_dim)
         self.cross_attention = nn.MultiheadAttention(hidden_dim, n_heads, dropout=_DROPOUT, batch_first=True)
-        self.dummy_token = nn.Parameter(torch.randn(1, 1, hidden_dim))
+        self.dummy_token = nn.Parameter(normal(1, 1, hidden_dim))
         self.ffn = nn.Sequential(
             nn.Linear(hidden_dim, 4 * hidden_dim), nn.ReLU(), nn.Linear(4 * hidden_dim, hidden_dim)
         )
