@@ -33,10 +33,11 @@ def parse_json(text: str | bytes) -> Any:
     """Return the parsed JSON.
 
     Raises:
-        ValueError: not JSON, nested deeper than JSON_DEPTH_MAX, or a number of thousands of digits.
+        ValueError: not JSON, nested deeper than JSON_DEPTH_MAX, a number of thousands of digits, or an object that has a
+            key twice: whoever wrote it meant one of the two values, and nothing tells which.
     """
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     # What was parsed at the edge of the interpreter's stack could not even be shown in a message.
@@ -44,6 +45,15 @@ def parse_json(text: str | bytes) -> Any:
     if sum(map(text.count, brackets)) > JSON_DEPTH_MAX and _deeper_than(data, JSON_DEPTH_MAX):  # type: ignore[arg-type]
         raise ValueError("nested too deeply")
     return data
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in found if names.count(name) > 1)
+        raise ValueError(f"the key {shown_short(twice)} is there twice")
+    return found
 
 
 def read_json(path: Path, schema: Any = None) -> Any:

@@ -42,6 +42,8 @@ def _load_json(text: str) -> Any:
     except ValueError as error:
         if "nested" in str(error):
             raise LineProblem("is nested too deeply") from None
+        if "twice" in str(error):
+            raise LineProblem(f"cannot be read: {error}") from None
         raise LineProblem(f"holds a number that cannot be read ({error})") from None
 
 
