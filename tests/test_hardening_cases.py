@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +15,9 @@ import torch
 
 from qd_detr.gates import command_line
 from qd_detr.gates.command_line import progress
+from qd_detr.gates.commands.analyse.replay import command_text
 from qd_detr.gates.runs.parts import Parts
+from qd_detr.gates.wording import for_terminal
 from run_gate_analysis import main
 from tests.test_run_resume import interrupted
 from tests.tiny_run import VIDEO_DIM, TinyRun, make_tiny_run
@@ -232,3 +236,37 @@ def test_a_shards_manifest_from_elsewhere_names_no_file_to_write(
     assert said is None or said in capsys.readouterr().err
     assert (tmp_path / "victim").read_text() == "mine"
     assert not (tmp_path / "outside").exists()
+
+
+# -- text that is copied to a shell, and objects that say two things ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "a b",
+        "--$(touch x)",
+        "it's",
+        "m\\end{verbatim}\\input{y}'z",
+        "\x1b[2J\u202egnp.\\ckpt",
+        "tab\tand\nline",
+    ],
+)
+def test_the_command_that_repeats_a_run_is_read_by_a_shell_as_it_was_given_and_stays_in_its_box(word):
+    text = command_text(["python", "-c", "import sys; print(ascii(sys.argv[1:]))", word])
+    said = subprocess.run(["bash", "-c", text.replace("python", sys.executable, 1)], capture_output=True, text=True)
+    assert said.stdout == f"[{word!a}]\n"
+    assert r"\end{verbatim}" not in text
+    assert for_terminal(text) == text
+
+
+@pytest.mark.parametrize("flag", ["--config_path", "--interventions", "--data_path"])
+def test_an_object_that_has_a_key_twice_is_refused_by_name(tiny, tmp_path, capsys, flag):
+    query = json.dumps(tiny.queries[0])
+    texts = {
+        "--config_path": '{"nheads": 2, "nheads": 4}',
+        "--interventions": '[{"name": "a", "op": "scale", "value": 0, "value": 1}]',
+        "--data_path": '{"vid": "other", ' + query[1:],
+    }
+    (tmp_path / "twice.json").write_text(texts[flag])
+    assert "is there twice" in refusal(tiny, capsys, flag, tmp_path / "twice.json")

@@ -14,6 +14,7 @@ import torch
 from qd_detr.gates import __version__
 from qd_detr.gates.commands.analyse.request import AnalysisRequest, PreparedRun
 from qd_detr.gates.results.report.claims import ClaimFacts
+from qd_detr.gates.wording import for_terminal
 
 REPEATED = Path("repeated_results")
 """Where the command writes to: the same for every run, so that the sheet repeats to the byte."""
@@ -43,10 +44,18 @@ def command_text(command: list[str]) -> str:
     lines = [" ".join(map(shlex.quote, command[:2]))]
     for word in command[2:]:
         if word.startswith("--"):
-            lines.append(f"    {word}")
+            lines.append(f"    {_quoted(word)}")
         else:
-            lines[-1] += f" {shlex.quote(word)}"
+            lines[-1] += f" {_quoted(word)}"
     return " \\\n".join(lines)
+
+
+def _quoted(word: str) -> str:
+    r"""Return a word for a shell, also inside LaTeX's verbatim: neither steers a terminal nor ends that."""
+    if for_terminal(word) == word and r"\end{verbatim}" not in word:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\0").replace("'", r"\'")  # no argument holds a zero byte
+    return "$'" + for_terminal(plain.replace("\0", r"\x5c")) + "'"
 
 
 def claim_facts(prepared: PreparedRun) -> ClaimFacts:
