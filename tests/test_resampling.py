@@ -202,6 +202,16 @@ def test_where_all_videos_agree_the_interval_is_that_of_the_rule_of_three():
     assert (unbounded["low"], unbounded["reason_key"]) == (None, "same_value")
 
 
+def test_an_interval_of_a_share_ends_at_0_and_100_percent():
+    nearly_all = np.full(40, 100.0)
+    nearly_all[3] = 0.0
+    clusters = [str(i) for i in range(40)]
+    (free,) = paired_bootstrap(nearly_all, clusters, seed=0, draws=500)
+    (ended,) = paired_bootstrap(nearly_all, clusters, seed=0, draws=500, bounds=[(0.0, 100.0)])
+    assert free["high"] > 100
+    assert (ended["low"], ended["high"]) == (free["low"], 100.0)
+
+
 def test_from_six_to_nine_videos_the_interval_is_a_cluster_t_interval():
     rng = np.random.default_rng(5)
     clusters = np.repeat(list("abcdefgh"), [1, 2, 3, 1, 2, 5, 1, 3])

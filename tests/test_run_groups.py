@@ -72,7 +72,7 @@ def trees(tmp_path_factory):
     second = make_tiny_run(folder / "b", "global", layers=1, seed=1)
     made = []
     for tiny, name in ((first, "clipwise"), (second, "global")):
-        argv = tiny.argv("--no_figures", "--no_explorer", output=folder / name)
+        argv = tiny.argv("--no_figures", "--no_explorer", "--timeline", output=folder / name)
         argv += ["--feature_root", str(first.data.parent)]
         argv[argv.index("--data_path") + 1] = str(first.data)
         assert main(argv) == 0
@@ -98,6 +98,11 @@ def test_gating_types_of_three_seeds_are_ranked_with_seeds_in_every_interval_and
     ranking = found["ranking"]
     assert ranking["order"][0]["mean"] >= ranking["order"][1]["mean"]
     assert sum(one["best_share"] for one in ranking["order"]) == pytest.approx(1)
+    measures = {row["measure"]: row for row in found["measures"]}
+    assert {"audio_effect_AP_gates_off", "timeline_effect", "timeline_share_inside"} <= measures.keys()
+    effect = measures["audio_effect_AP_gates_off"]["values"][0]
+    own = json.loads((trees[0] / "audio_help.json").read_text())["verdict"][0]["effect"]["estimate"]
+    assert effect["runs"]["clipwise"] == pytest.approx(own, abs=1e-3)  # as the run itself has it, in percent points
     within = [one for one in found["predictions"] if one["first"] == one["second"]]
     assert [one["n_pairs"] for one in within] == [3, 3]
     assert all(one["first_window_changed"]["estimate"] > 0 for one in within)

@@ -131,6 +131,13 @@ def interval_of(
     return result
 
 
+def within(interval: Interval, bounds: tuple[float, float] | None) -> Interval:
+    """Return an interval of a mean that ends where no query's value can be: no share is above 100 %."""
+    if bounds is not None and interval["low"] is not None and interval["high"] is not None:
+        interval["low"], interval["high"] = max(interval["low"], bounds[0]), min(interval["high"], bounds[1])
+    return interval
+
+
 def _empty(n: int, n_clusters: int, n_undefined: int, level: float) -> Interval:
     return {
         "estimate": None,

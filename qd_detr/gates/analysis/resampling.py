@@ -19,7 +19,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of
+from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of, within
 from qd_detr.gates.analysis.ranks import average_ranks
 from qd_detr.gates.analysis.student import t_cdf
 from qd_detr.gates.wording import Reason
@@ -111,7 +111,7 @@ def ratio_bootstrap(
         limits = None if bounds is None else bounds[k]
         one = _mean_interval(estimates[k], drawn[:, k], parts[:, k], takes_part, members, level, bounds=limits)
         one["change_size"] = change_size(top[takes_part, k] / bottom[takes_part, k])
-        intervals.append(one)
+        intervals.append(within(one, limits))
     return intervals
 
 

@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of
+from qd_detr.gates.analysis.intervals import Interval, interval_of, spread_of, within
 from qd_detr.gates.analysis.resampling import DRAWS, LEVEL, change_size, cluster_members, cluster_sums, resampled_totals
 from qd_detr.gates.wording import Reason
 
@@ -191,6 +191,7 @@ def _estimate(
         bounds=bounds,
         df=df,
     )
+    interval = within(interval, bounds)
     if not several:
         interval["change_size"] = change_size(combined)
     total = of_videos + of_seeds

@@ -89,7 +89,7 @@ def plot_runs(data: RunsData, scale: FigureScale | None = None) -> Figure:
         axes.text(1.02, row, words, transform=axes.get_yaxis_transform(), va="center_baseline", size=7.4)
         for run, value in group.runs:
             row += 1
-            _name(axes, f"   {run}", row, left, width, "normal")
+            _name(axes, run, row, left, width, "normal", indent=0.12)
             axes.plot([value], [row], "o", markersize=3.4, color=style.FAINT_COLOUR, zorder=3)
             axes.text(1.02, row, f"{value:.2f}", transform=axes.get_yaxis_transform(), va="center_baseline", size=7.4)
         row += 1
@@ -148,11 +148,11 @@ def _frame(axes: Axes, rows: int, head: str) -> None:
     )
 
 
-def _name(axes: Axes, name: str, row: int, left: float, width: float, weight: str) -> None:
-    at = -(left - 0.12) / width
+def _name(axes: Axes, name: str, row: int, left: float, width: float, weight: str, indent: float = 0.0) -> None:
+    at = -(left - 0.12 - indent) / width
     artist = axes.text(at, row, "", transform=axes.get_yaxis_transform(), va="center_baseline", size=7.8)
     artist.set_fontweight(weight)
-    put_text(artist, shorten(printable(name), left - 0.2, 7.8, weight))
+    put_text(artist, shorten(printable(name), left - 0.2 - indent, 7.8, weight))
 
 
 def _interval(axes: Axes, row: int, estimate: float, low: float, high: float, *, filled: bool) -> None:

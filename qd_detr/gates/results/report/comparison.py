@@ -34,7 +34,7 @@ def comparison_text(comparison: dict[str, Any], figures: list[tuple[str, Reason]
             lines += [texts("comparison.measures.note"), ""]
         if part == "predictions":
             lines += [texts("comparison.predictions.note"), ""]
-        if part in ("metrics", "slices", "measures"):
+        if any(str(row[0]).endswith(" *") for row in rows):
             lines += [texts("comparison.stands.note"), ""]
     return "\n".join(lines).rstrip() + "\n"
 
