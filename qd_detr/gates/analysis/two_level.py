@@ -10,7 +10,8 @@ groups, and of each group R - 1 runs, with replacement: as many give the mean it
 (R - 1) / R that R would leave (Rao and Wu 1988, "Resampling inference with complex survey data", JASA 83(401)). The
 runs' deviations are scaled so that their draws scatter by V_R: drawing both levels as they are would count the part
 that belongs to both three times (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2)).
-Degrees of freedom are Satterthwaite's: four runs a group leave 3 to 6, however many videos there are.
+Degrees of freedom are Satterthwaite's: four runs a group leave 3 to 6 where seeds make most of V, however many videos
+there are.
 
 A group of one run has no V_R; its intervals are those of `resampling`, over source videos alone.
 benchmarks/seed_coverage.py measures how often the truth is covered.
@@ -118,10 +119,12 @@ class _Group:
         self.per_query = values.mean(axis=0)
         self.n_runs = n_runs
         self.mean = self.run_means.mean(axis=0)  # (K,)
-        self.of_runs = self.of_seeds = np.zeros(defined.shape[1])  # V_R with and without the videos' part
+        self.of_runs = self.of_seeds = np.zeros(
+            defined.shape[1]
+        )  # the runs' variance with and without the videos' part
         if n_runs > 1:
             self.of_runs = self.run_means.var(axis=0, ddof=1) / n_runs
-            self.of_seeds = np.maximum(0.0, self.of_runs - self._of_both(values, defined, members) / n_runs)
+            self.of_seeds = self.of_runs - self._of_both(values, defined, members) / n_runs
 
     def _of_both(self, values: Array, defined: NDArray[np.bool_], members: NDArray[np.intp]) -> Array:
         """Return the clustered variance of a run's mean that it does not share with the group's other runs (K,)."""
@@ -146,7 +149,8 @@ def _drawn(
     for g, group in enumerate(samples):
         if group.n_runs > 1:
             taken = rng.multinomial(group.n_runs - 1, [1 / group.n_runs] * group.n_runs, size=draws)  # (D, R)
-            scale = np.sqrt(np.divide(group.of_seeds, group.of_runs, where=group.of_runs > 0, out=0 * group.of_runs))
+            share = np.maximum(0.0, group.of_seeds)
+            scale = np.sqrt(np.divide(share, group.of_runs, where=group.of_runs > 0, out=0 * group.of_runs))
             drawn[:, g] += taken / (group.n_runs - 1) @ ((group.run_means - group.mean) * scale)
     return np.asarray(drawn)
 
@@ -174,7 +178,7 @@ def _estimate(
     spread = spread_of(parts, of_clusters[seen].astype(np.float64))
     of_videos = spread["standard_error"] ** 2
     several = [(weight, group) for weight, group in used if group.n_runs > 1]
-    of_seeds = float(sum(weight**2 * group.of_seeds[k] for weight, group in several))
+    of_seeds = max(0.0, float(sum(weight**2 * group.of_seeds[k] for weight, group in several)))
     df: float = n_clusters - 1
     if several and n_clusters > 1:
         spread["standard_error"] = math.sqrt(of_videos + of_seeds)
@@ -204,8 +208,8 @@ def _degrees_of_freedom(
 ) -> float:
     """Return Satterthwaite's degrees of freedom, in tenths, no fewer than the smallest group's."""
     uncertain = of_videos**2 / (n_clusters - 1)
-    uncertain += sum((weight**2 * float(group.of_seeds[k])) ** 2 / (group.n_runs - 1) for weight, group in several)
-    if not uncertain or not of_seeds:
+    uncertain += sum((weight**2 * float(group.of_runs[k])) ** 2 / (group.n_runs - 1) for weight, group in several)
+    if not uncertain or not of_seeds:  # the runs differ by no more than their videos explain
         return n_clusters - 1
     least = min(*(group.n_runs - 1 for _, group in several), n_clusters - 1)
     df = math.floor(10 * (of_videos + of_seeds) ** 2 / uncertain) / 10

@@ -125,7 +125,7 @@ def _draw_differences(
     axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
     for row, (name, effect) in enumerate(effects):
         _name(axes, name, row, left, width, "normal")
-        _interval(axes, row, effect.estimate, effect.low, effect.high, filled=effect.low > 0 or effect.high < 0)
+        _interval(axes, row, effect.estimate, effect.low, effect.high, filled=bool(effect.stands))
         words = f"{style.signed(effect.estimate, 2)} [{style.plain(effect.low, 2)}, {style.plain(effect.high, 2)}]"
         axes.text(1.02, row, words, transform=axes.get_yaxis_transform(), va="center_baseline", size=7.4)
     axes.set_xlabel(texts("runs.points"), labelpad=2)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from qd_detr.gates.analysis.audio_help import negated
+from qd_detr.gates.analysis.audio_help import OPPOSITE, negated
 from qd_detr.gates.figures.alignment import AlignmentData, plot_alignment
 from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.runs import GroupOfRuns, RunsData, plot_runs
@@ -202,7 +202,7 @@ def comparison_figure(comparison: dict[str, Any], lang: str = "en") -> Figure | 
         differences=[
             (
                 (one["first"], one["second"]),
-                Effect("", *(one["difference"][key] for key in ("estimate", "low", "high"))),
+                Effect("", *_ends(one["difference"]), stands=one["verdict"]["verdict"] in OPPOSITE),
             )
             for one in row["differences"]
             if one["difference"]["low"] is not None
@@ -212,3 +212,7 @@ def comparison_figure(comparison: dict[str, Any], lang: str = "en") -> Figure | 
         level=comparison["bootstrap"]["level"],
     )
     return plot_runs(data, FigureScale(language=lang))
+
+
+def _ends(interval: dict[str, Any]) -> tuple[float, float, float]:
+    return interval["estimate"], interval["low"], interval["high"]
