@@ -329,6 +329,14 @@ def test_scores_are_said_to_be_too_high_or_too_low_only_beyond_chance() -> None:
     assert told(0.5, 20) == []
 
 
+def test_a_condition_that_the_sentences_speak_of_is_found_in_the_table_under_that_name_too() -> None:
+    windows = {"baseline": [RIGHT] * 20, "layer 0 attention gate off": [WRONG] * 20, ATTENTION_OFF: [WRONG] * 20}
+    run = replace(run_of(windows), same_as={ATTENTION_OFF: "layer 0 attention gate off"})
+    table = "\n".join(audio_section(findings_of(run), EN))
+    assert "| layer 0 attention gate off = all attention gates off | 100.0 % |" in table
+    assert table.count("all attention gates off") == 1
+
+
 def test_gates_that_tell_the_videos_and_not_how_much_are_said_to() -> None:
     rng = np.random.default_rng(2)
     lost = [i for i in range(60) if i % 2 == 0 and rng.random() < 0.8]

@@ -141,7 +141,7 @@ EN = {
     # intervention_effects and dose_response.
     "condition.baseline": "the model as it is",
     "condition.one_off": "layer {layer} {gate} off",
-    "condition.all_off": "every {gate} off",
+    "condition.all_off": "all {gate}s off",
     "condition.dose": "attention gates × {scale}",
     "condition.flipped": "attention gates, sign flipped",
     "condition.audio_none": "silence",
@@ -149,7 +149,7 @@ EN = {
     "condition.audio_shuffle": "audio of another video",
     "condition.audio_shift": "own audio, shifted in time",
     "condition.mean_video": "mean video",
-    "condition.neither": "mean video, every attention gate off",
+    "condition.neither": "mean video, all attention gates off",
     "effects.heading": "What changes when gates or audio are changed",
     "effects.gates_changed": "gates changed",
     "effects.audio_replaced": "audio replaced",

@@ -11,11 +11,12 @@ from qd_detr.gates.results.context import RunFindings
 from qd_detr.gates.results.report.annotation import metrics_lines
 from qd_detr.gates.results.report.markdown import foreign, number, percent, table
 from qd_detr.gates.results.report.wording import counted, heads, report_texts
-from qd_detr.gates.runs.interventions.conditions import DOSES, audio_name, dose_name
+from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF, DOSES, audio_name, dose_name
 from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.wording import Texts
 
 LIKE_R1 = "R1@0.5"
+_SPOKEN_OF = (ATTENTION_OFF, audio_name("none"))
 
 
 def audio_section(findings: RunFindings, texts: Texts) -> list[str]:
@@ -239,11 +240,14 @@ def interval_cell(interval: dict[str, Any], texts: Texts) -> str:
 
 def _condition_table(data: dict[str, Any], primary: str | None, texts: Texts) -> list[str]:
     names = data["metrics"]["names"]
+    same_as = {record["name"]: record["same_as"] for record in data["conditions"]}
     rows = []
     for record in data["conditions"]:
         if record["same_as"]:
             continue
-        cells = [foreign(condition_words(record["name"], texts))]
+        # The sentences speak of all attention gates off, which comes to a layer's own where there is one.
+        names_here = [record["name"], *(same for same in _SPOKEN_OF if same_as.get(same) == record["name"])]
+        cells = [" = ".join(foreign(condition_words(name, texts)) for name in names_here)]
         moved = record["predictions"]
         cells.append("-" if moved is None else percent(moved["first_window_changed"]["estimate"] / 100))
         for metric in names:
