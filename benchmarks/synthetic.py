@@ -35,18 +35,25 @@ SMALL = FeatureSizes(40, 24, 32, 32)
 
 
 def make_data(
-    folder: Path, samples: int, sizes: FeatureSizes, clips: int = 75, tokens: int = 25, seed: int = 0
+    folder: Path,
+    samples: int,
+    sizes: FeatureSizes,
+    clips: int = 75,
+    tokens: int = 25,
+    seed: int = 0,
+    queries_per_video: int = 1,
 ) -> Path:
-    """Write annotations and features (float16, one video a query); return the annotations' path."""
+    """Write annotations and features (float16); return the annotations' path."""
     rng = np.random.default_rng(seed)
     for name in ("slowfast", "clip", "pann", "text"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     lines = []
     for i in range(samples):
-        vid = f"video{i:05d}_0.0_{2.0 * clips}"
-        np.savez(folder / "slowfast" / f"{vid}.npz", features=_values(rng, clips, sizes.slowfast))
-        np.savez(folder / "clip" / f"{vid}.npz", features=_values(rng, clips, sizes.clip))
-        np.save(folder / "pann" / f"{vid}.npy", _values(rng, clips, sizes.audio))
+        vid = f"video{i // queries_per_video:05d}_0.0_{2.0 * clips}"
+        if i % queries_per_video == 0:
+            np.savez(folder / "slowfast" / f"{vid}.npz", features=_values(rng, clips, sizes.slowfast))
+            np.savez(folder / "clip" / f"{vid}.npz", features=_values(rng, clips, sizes.clip))
+            np.save(folder / "pann" / f"{vid}.npy", _values(rng, clips, sizes.audio))
         np.savez(folder / "text" / f"qid{i}.npz", last_hidden_state=_values(rng, tokens, sizes.text))
         first = int(rng.integers(0, max(1, clips - 20)))
         length = min(int(rng.integers(3, 20)), clips - first)
