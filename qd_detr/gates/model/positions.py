@@ -6,6 +6,7 @@ Letters: B batch, L clips, T tokens, Q slots, D features.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,13 @@ def clip_positions(vid_mask: Tensor, dim: int) -> Tensor:
     rank = vid_mask.to(torch.float32).cumsum(dim=1)
     rank = rank / (rank[:, -1:] + 1e-6) * TWO_PI
     return _interleaved_sine(rank, dim)
+
+
+@lru_cache(maxsize=256)
+def whole_positions(clips: int, dim: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return `clip_positions` of a video without padding, (1, clips, dim): they depend on its length alone."""
+    with torch.inference_mode(False), torch.no_grad():  # kept, and perhaps used where gradients are wanted
+        return clip_positions(torch.ones(1, clips, device=device), dim).to(dtype)
 
 
 def anchor_sine(reference: Tensor, dim: int) -> Tensor:

@@ -20,7 +20,7 @@ from qd_detr.gates.fusion import AVIGATEFusionCustom, GateEdit, GateStep
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.attention import padding_of
 from qd_detr.gates.model.heads import MLP, input_projection, inverse_sigmoid
-from qd_detr.gates.model.positions import TextPosition, clip_positions, embedding, normal
+from qd_detr.gates.model.positions import TextPosition, clip_positions, embedding, normal, whole_positions
 from qd_detr.gates.model.transformer import Transformer, legacy_mixing_mask
 from qd_detr.gates.tracking.api import GateTracking
 
@@ -256,8 +256,11 @@ class QDDETR(nn.Module):
         decoder otherwise detaches its moving anchors, as the legacy code did while training.
         """
         vid_mask = projected.vid_mask
-        video_pos = clip_positions(vid_mask, self.architecture.hidden_dim).to(fused.dtype)
-        vid_pad = padding_of(vid_mask)
+        vid_pad, dim = padding_of(vid_mask), self.architecture.hidden_dim
+        if vid_pad is None:  # one for the batch, and what is computed from it once as well
+            video_pos = whole_positions(vid_mask.shape[1], dim, fused.device, fused.dtype)
+        else:
+            video_pos = clip_positions(vid_mask, dim).to(fused.dtype)
         memory = self._memory(fused, video_pos, vid_pad, projected, legacy_batch_mask)
         layers = self.transformer.decoder(
             self.query_embed.weight, memory[:, 1:], video_pos, vid_pad, attached=attached_references

@@ -47,7 +47,7 @@ class Transformer(nn.Module):
         """Return the memory (B, 1 + L, D): the global token first, then the clips.
 
         Args:
-            video, video_pos: (B, L, D). text: (B, T, D); text_pos: the same or None for zeros.
+            video: (B, L, D); video_pos: (B, L, D), or (1, L, D) for all. text: (B, T, D); text_pos: as it, or None.
             vid_pad: (B, L), txt_pad: (B, T), True = padding, or None.
             token, token_pos: (D,), content and position of the global token, always a valid key.
             mixing_mask: (B, H, L, T), True = hidden; the legacy batches' second mask (`legacy_mixing_mask`).
@@ -55,7 +55,7 @@ class Transformer(nn.Module):
         video = self.read_text(video, video_pos, text, text_pos, txt_pad, mixing_mask)
         batch = len(video)
         x = torch.cat([token.expand(batch, 1, -1), video], dim=1)  # (B, 1 + L, D)
-        pos = torch.cat([token_pos.expand(batch, 1, -1), video_pos], dim=1)
+        pos = torch.cat([token_pos.expand(len(video_pos), 1, -1), video_pos], dim=1)
         return self.relate(x, pos, None if vid_pad is None else F.pad(vid_pad, (1, 0), value=False))
 
     def read_text(
@@ -155,7 +155,8 @@ class Decoder(nn.Module):
         """Return, per layer, the slots (B, Q, D) and the reference (B, Q, 2) that entered that layer.
 
         Args:
-            anchors: (Q, 2), before their sigmoid. memory, pos: (B, L, D), clips only. vid_pad: (B, L) or None.
+            anchors: (Q, 2), before their sigmoid. memory: (B, L, D), clips only; pos: (B, L, D), or (1, L, D) for all.
+            vid_pad: (B, L) or None.
             attached: let gradients through the references, so that they are those of the function; no value changes.
         """
         batch, dim = len(memory), memory.shape[-1]
@@ -231,7 +232,7 @@ class DecoderLayer(nn.Module):
             q = q + self.ca_qpos_proj(query_pos)
             k = k + k_pos
         q = self._beside(q, self.ca_qpos_sine_proj(sine))
-        k = self._beside(k, k_pos)
+        k = self._beside(k, k_pos.expand_as(k))
         attended = self._attend(q, k, self.ca_v_proj(memory), visible)
         target = self.norm2(target + self.dropout(self.cross_attn.out_proj(attended)))
 
