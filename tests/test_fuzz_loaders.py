@@ -38,6 +38,9 @@ def tiny(tmp_path_factory) -> TinyRun:
     return make_tiny_run(tmp_path_factory.mktemp("fuzzed"), n_queries=2)
 
 
+RAW = [{"score": [0.5], "span_cxw": [[0.5, 1.0]]}]
+
+
 def resaved(tiny: TinyRun, folder: Path, change) -> Path:
     content = torch.load(tiny.checkpoint, weights_only=False)
     change(content)
@@ -242,7 +245,15 @@ def journal_of_two_batches(folder: Path) -> Path:
     for number in range(2):
         gates = dict.fromkeys(("attention", "ffn"), np.full((2, 1, 3, 1), number, np.float32))
         history[number] = SampleGates(gates, np.ones((1, 3), bool), "clipwise", 16)
-        history.commit([number], {"batch": number, "lines": [{"qid": number}], "marks": [["a", "b"]]})
+        history.commit(
+            [number],
+            {
+                "batch": number,
+                "lines": [{"qid": number}],
+                "raw": RAW,
+                "marks": [["a", "b"]],
+            },
+        )
     return folder / "gates"
 
 
@@ -279,8 +290,22 @@ def forged(line: bytes, **changes) -> bytes:
         {"entries": [{"id": 0}]},
         {"entries": []},
         {"note": {"batch": 0, "lines": [{"qid": 0}], "marks": -1}},
-        {"note": {"batch": 1, "lines": [{"qid": 0}], "marks": [["a", "b"]]}},
-        {"note": {"batch": 0, "lines": [{"qid": 5}], "marks": [["a", "b"]]}},
+        {
+            "note": {
+                "batch": 1,
+                "lines": [{"qid": 0}],
+                "raw": RAW,
+                "marks": [["a", "b"]],
+            }
+        },
+        {
+            "note": {
+                "batch": 0,
+                "lines": [{"qid": 5}],
+                "raw": RAW,
+                "marks": [["a", "b"]],
+            }
+        },
     ],
 )
 def test_a_forged_line_with_the_right_sum_is_not_continued(tmp_path, changes):

@@ -202,7 +202,7 @@ PHASES = {
     "reading annotations": ("qd_detr.gates.commands.analyse.checks", "read_annotations", 1),
     "checking features": ("qd_detr.gates.data.feature_check", "read_header", 5),
     "hashing": ("qd_detr.gates.commands.analyse.checks", "file_sha256", 2),
-    "inference": ("qd_detr.gates.runs.inference", "submission_lines", 3),
+    "inference": ("qd_detr.gates.runs.inference", "lines_of", 3),
     "audit": ("qd_detr.gates.commands.analyse.execution", "audit", 1),
     "metrics": ("qd_detr.gates.commands.analyse.execution", "add_metrics", 1),
     "conditions": ("qd_detr.gates.commands.analyse.work", "run_sweep", 1),

@@ -296,3 +296,33 @@ def test_queries_of_one_video_have_the_results_that_each_has_alone(gating_type, 
             np.testing.assert_allclose(one.span_cxw, other.span_cxw, atol=1e-5)
     for name in swept[0].gates:
         np.testing.assert_allclose(swept[0].gates[name].change, swept[1].gates[name].change, atol=1e-6)
+
+
+@pytest.mark.parametrize("queries_per_video", [1, 3])
+def test_a_recorded_baseline_stands_for_running_it_again_to_the_bit(queries_per_video, monkeypatch):
+    model = small_model("elementwise")
+    index, reader = small_data((6, 6, 5, 6), queries_per_video)
+    samples = samples_of(index, reader)
+    conditions = conditions_of([*standard_sweep(fusion_facts()), *BY_CHANCE[1:]], ["shift"], share=True)
+    history, baseline = GateHistory(), {}
+    for results in run_pass(model, samples, PassSettings()):
+        history.update((result.query.qid, result.gates) for result in results)
+        baseline |= {result.position: result.raw for result in results}
+    decoded = []
+    decode = model.decode
+    monkeypatch.setattr(model, "decode", lambda *args, **more: decoded.append(1) or decode(*args, **more))
+    again = run_sweep(model, samples, conditions, SweepSettings(history=history))
+    before = len(decoded)
+    run = run_sweep(model, samples, conditions, SweepSettings(history=history, baseline=baseline))
+    assert len(decoded) - before == before - len(samples.batches)
+    for name, lines in again.lines.items():
+        assert same_lines(run.lines[name], lines), name
+        assert all(
+            np.array_equal(getattr(one, key), getattr(other, key))
+            for one, other in zip(run.raw[name], again.raw[name], strict=True)
+            for key in ("score", "span_cxw", "saliency")
+        )
+    for name, gates in again.gates.items():
+        for key, values in vars(gates).items():
+            found = getattr(run.gates[name], key)
+            assert (found is None and values is None) or np.array_equal(found, values, equal_nan=True), (name, key)

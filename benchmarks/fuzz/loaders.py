@@ -325,7 +325,10 @@ def fuzz_journal(bench: Bench, rng: random.Random) -> None:
     for number in range(3):
         gates = dict.fromkeys(("attention", "ffn"), np.full((2, 1, 4, 1), number, np.float32))
         history[number] = SampleGates(gates, np.ones((1, 4), bool), "clipwise", 16)
-        history.commit([number], {"batch": number, "lines": [{"qid": number}], "marks": [[]]})
+        history.commit(
+            [number],
+            {"batch": number, "lines": [{"qid": number}], "raw": [{"score": [], "span_cxw": []}], "marks": [[]]},
+        )
     del history, journal
     target = folder / rng.choice(
         ("fingerprint.json", "gates/index.jsonl", "gates/index.jsonl", "gates/shard_00000.f32")

@@ -17,7 +17,7 @@ from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.fusion import GateEdit
 from qd_detr.gates.model.qd_detr import QDDETR, SharedVideos
-from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, RawPrediction, lines_of, raw_predictions
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 
@@ -27,6 +27,7 @@ class SampleResult:
 
     Attributes:
         position: its place in the queries. line: its submission line. gates: None if untracked.
+        raw: its prediction before postprocessing.
         marks: a mark of its video features and one of its audio features; equal features have equal marks.
     """
 
@@ -34,6 +35,7 @@ class SampleResult:
     query: Query
     line: dict[str, Any]
     gates: SampleGates | None
+    raw: RawPrediction
     marks: tuple[str, str] = ("", "")
 
 
@@ -83,10 +85,11 @@ def run_pass(model: QDDETR, samples: Samples, settings: PassSettings) -> Iterato
                         legacy_batch_mask=settings.legacy_batches,
                         shared=shared,
                     )
-                    lines = submission_lines(queries, outputs, settings.postprocessing)
+                    raw = raw_predictions(outputs)
+                lines = lines_of(queries, raw, settings.postprocessing)
                 recording.finish()
                 results = [
-                    SampleResult(p, query, line, recorded.get(queries[first[b]].qid), _marks(batch, b))
+                    SampleResult(p, query, line, recorded.get(queries[first[b]].qid), raw.sample(b), _marks(batch, b))
                     for b, (p, query, line) in enumerate(zip(positions, queries, lines, strict=True))
                 ]
                 recorded.clear()

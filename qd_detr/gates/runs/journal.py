@@ -20,7 +20,12 @@ from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.tracking.shards import Place, ShardStore
 
 _FINGERPRINT = "fingerprint.json"
-_NOTE = {"batch": natural, "lines": [dict], "marks": [[str]]}
+_NOTE = {
+    "batch": natural,
+    "lines": [dict],
+    "raw": [{"score": [float], "span_cxw": [[float]]}],
+    "marks": [[str]],
+}
 
 
 class RunJournal:
@@ -75,7 +80,7 @@ class RunJournal:
     def finished(
         self, expected: Sequence[Sequence[SampleId]]
     ) -> Iterator[tuple[dict[str, Any], dict[SampleId, Place]]]:
-        """Yield ({"batch": its number, "lines": submission lines, "marks": ...}, where the gates are), in order.
+        """Yield ({"batch": its number, "lines": submission lines, "raw": ..., "marks": ...}, where the gates are).
 
         Args:
             expected: the ids of each batch of this run. The first commit that is not of the batch it should be ends
@@ -88,7 +93,7 @@ class RunJournal:
                 said != list(ids)
                 or list(places) != list(ids)
                 or note["batch"] != kept
-                or len(note["marks"]) != len(ids)
+                or not len(note["marks"]) == len(note["raw"]) == len(ids)
             ):
                 break
             kept += 1
@@ -105,6 +110,9 @@ class RunJournal:
         note = {
             "batch": batch,
             "lines": [result.line for result in results],
+            "raw": [
+                {"score": result.raw.score.tolist(), "span_cxw": result.raw.span_cxw.tolist()} for result in results
+            ],
             "marks": [list(result.marks) for result in results],
         }
         history.commit([result.query.qid for result in results], note)
@@ -119,16 +127,16 @@ class FinishedJournals:
 
     def __init__(self, directories: Sequence[Path]) -> None:
         self._directories = list(directories)
-        self._found: dict[SampleId, tuple[dict[str, Any], Any, Place]] = {}
+        self._found: dict[SampleId, tuple[dict[str, Any], Place]] = {}
         for directory in self._directories:
             for note, places in ShardStore(directory / "gates", finished=True).commits():
-                sound = fault_in(note, _NOTE) is None and len(note["marks"]) == len(note["lines"])
+                sound = fault_in(note, _NOTE) is None and len(note["marks"]) == len(note["raw"]) == len(note["lines"])
                 if not sound or [line.get("qid") for line in note["lines"]] != list(places):
                     raise RunError(
                         f"{directory} is damaged: a line of its index is not of its gates; do that shard again"
                     )
-                for line, marks in zip(note["lines"], note["marks"], strict=True):
-                    self._found[line["qid"]] = (line, marks, places[line["qid"]])
+                for line, raw, marks in zip(note["lines"], note["raw"], note["marks"], strict=True):
+                    self._found[line["qid"]] = ({"lines": line, "raw": raw, "marks": marks}, places[line["qid"]])
 
     def history(self, memory_bytes: int) -> GateHistory:
         """Return a history that adopts entries of these journals."""
@@ -151,8 +159,8 @@ class FinishedJournals:
             if missing:
                 raise RunError(f"no shard holds the gates of qid {first_few(missing)}; do the shards again")
             found = [self._found[one] for one in ids]
-            note = {"batch": batch, "lines": [line for line, _, _ in found], "marks": [marks for _, marks, _ in found]}
-            yield note, {one: place for one, (_, _, place) in zip(ids, found, strict=True)}
+            note = {name: [one[name] for one, _ in found] for name in ("lines", "raw", "marks")}
+            yield {"batch": batch, **note}, {one: place for one, (_, place) in zip(ids, found, strict=True)}
 
 
 def _read(mark: Path) -> dict[str, Any]:

@@ -57,6 +57,14 @@ class RawPredictions:
     saliency: np.ndarray
     clip_counts: np.ndarray
 
+    @classmethod
+    def stacked(cls, samples: Sequence[RawPrediction]) -> RawPredictions:
+        """Return the predictions of samples of equal clip count as those of one batch."""
+        score, span_cxw, saliency = (
+            np.stack([getattr(one, name) for one in samples]) for name in ("score", "span_cxw", "saliency")
+        )
+        return cls(score, span_cxw, saliency, np.full(len(samples), saliency.shape[1]))
+
     def sample(self, b: int) -> RawPrediction:
         """Return the prediction of one sample of the batch."""
         return RawPrediction(self.score[b], self.span_cxw[b], self.saliency[b, : self.clip_counts[b]])
@@ -69,6 +77,12 @@ class RawPrediction:
     score: np.ndarray
     span_cxw: np.ndarray
     saliency: np.ndarray
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any], line: Mapping[str, Any]) -> RawPrediction:
+        """Return it from plain lists of its scores and spans, and from its line, which holds the saliency unrounded."""
+        score, spans = (np.array(kept[name], np.float32) for name in ("score", "span_cxw"))
+        return cls(score, spans, np.array(line["pred_saliency_scores"], np.float16))
 
 
 def raw_predictions(outputs: Mapping[str, Tensor]) -> RawPredictions:

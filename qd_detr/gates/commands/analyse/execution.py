@@ -86,7 +86,8 @@ def run(prepared: PreparedRun, finished: FinishedJournals | None = None) -> tupl
         )
         columns = add_metrics(findings, prepared.settings.options)
         if prepared.conditions:
-            columns |= _condition_columns(prepared, findings, sweep_of(prepared, journal, history))
+            raw = {result.position: result.raw for result in in_order}
+            columns |= _condition_columns(prepared, findings, sweep_of(prepared, journal, history, raw))
         findings.sections["alignment"] = alignment.readout(request.seed, _groups(findings))
         if request.timeline:
             columns |= add_timeline(prepared, findings, tree, timelines_of(prepared, journal, history))

@@ -106,10 +106,9 @@ def run_shard(prepared: PreparedRun) -> tuple[Path, list[str]]:
             fingerprint = fingerprint_of(prepared) | {"shard": shard.name}
             journal = RunJournal(tree.journal_dir, fingerprint, resume=request.resume)
             history = open_history(prepared, journal)
-            for _ in results_of(prepared, journal, history, own):
-                pass  # the journal has it
+            raw = {result.position: result.raw for result in results_of(prepared, journal, history, own)}
             if prepared.conditions:
-                sweep_of(prepared, journal, history, own)
+                sweep_of(prepared, journal, history, raw, own)
             if request.timeline:
                 timelines_of(prepared, journal, history, own)
             tree.publish(_manifest(prepared, shard, share, identity, started))

@@ -6,7 +6,7 @@ finds all of them done.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +18,7 @@ from qd_detr.gates.runs.inference import SampleResult, run_pass
 from qd_detr.gates.runs.interventions.results import SweepRun
 from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
 from qd_detr.gates.runs.journal import FinishedJournals, RunJournal
+from qd_detr.gates.runs.postprocess import RawPrediction
 from qd_detr.gates.runs.timeline import EXPECTED_FORWARDS, SampleTimeline, TimelineSettings, run_timeline
 from qd_detr.gates.tracking.history import GateHistory
 
@@ -70,9 +71,9 @@ def results_of(
             history.adopt(places)
             done = note["batch"] + 1
             kept = [position for position in batches[note["batch"]] if position in wanted]
-            for position, line, marks in zip(kept, note["lines"], note["marks"], strict=True):
-                query = samples.queries[position]
-                yield SampleResult(position, query, line, history[query.qid], tuple(marks))
+            for position, line, raw, marks in zip(kept, note["lines"], note["raw"], note["marks"], strict=True):
+                query, restored = samples.queries[position], RawPrediction.restored(raw, line)
+                yield SampleResult(position, query, line, history[query.qid], restored, tuple(marks))
                 advance()
         running = run_pass(prepared.model, samples.in_batches(batches[done:]), prepared.pass_settings)
         for number, results in enumerate(running, start=done):
@@ -85,9 +86,13 @@ def results_of(
 
 
 def sweep_of(
-    prepared: PreparedRun, journal: Journal, history: GateHistory, own: Collection[int] | None = None
+    prepared: PreparedRun,
+    journal: Journal,
+    history: GateHistory,
+    baseline: Mapping[int, RawPrediction],
+    own: Collection[int] | None = None,
 ) -> SweepRun:
-    """Run the conditions asked for; `own` as in `results_of`."""
+    """Run the conditions asked for; `own` as in `results_of`, baseline: what the model as it is gave, by position."""
     request, samples = prepared.request, prepared.samples
     total = sum(map(len, samples.batches)) if own is None else len(own)
     with progress(total, "conditions", "sample", quiet=request.quiet) as advance:
@@ -95,6 +100,7 @@ def sweep_of(
             legacy_batches=request.legacy_batches,
             postprocessing=prepared.pass_settings.postprocessing,
             history=history,
+            baseline=baseline,
             only=own,
             parts=journal.parts("conditions", repr(prepared.conditions)),
             progress=advance,

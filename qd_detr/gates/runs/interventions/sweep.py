@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -73,6 +73,8 @@ class SweepSettings:
         postprocessing: how predictions are made of outputs.
         history: gates by qid of a run without interventions. Where interventions need them and they are not all
             there, a first pass records them.
+        baseline: what the model as it is predicts, by position. Where it and `history` hold a batch, the model is not
+            run as it is once more.
         only: the positions whose results are wanted, where those are not all; batches without any are not run.
         parts: where the results of finished batches are looked for and put.
         progress: called after every batch with the number of its samples.
@@ -81,6 +83,7 @@ class SweepSettings:
     legacy_batches: bool = False
     postprocessing: PostprocessingOptions = field(default_factory=PostprocessingOptions)
     history: Mapping[SampleId, SampleGates] | None = None
+    baseline: Mapping[int, RawPrediction] = field(default_factory=dict)
     only: Collection[int] | None = None
     parts: Parts | None = None
     progress: Callable[[int], object] = lambda done: None
@@ -149,7 +152,7 @@ def _run_batches(sweep: _Sweep, samples: Samples, batches: Sequence[Sequence[int
             queries = [samples.queries[p] for p in positions]
             with torch.inference_mode():
                 video = audio.mean_video(batch) if mean_video else None
-                part = sweep.run_batch(queries, batch, edited_audio, video)
+                part = sweep.run_batch(queries, positions, batch, edited_audio, video)
             sweep.gathered.put(positions, part)
     finally:
         model.train(was_training)
@@ -247,6 +250,7 @@ class _Sweep:
     def run_batch(
         self,
         queries: Sequence[Query],
+        positions: Sequence[int],
         batch: Mapping[str, Any],
         edited_audio: Mapping[AudioEdit, Tensor],
         mean_video: Tensor | None,
@@ -265,8 +269,16 @@ class _Sweep:
         of_samples = projected if shared is None else projected.of_samples(shared)
         facts = BatchFacts([query.qid for query in of_rows], [query.vid for query in of_rows], projected.vid_mask)
         places = {name: place for place, name in enumerate(self.gathered.ran)}
-        baseline: list[_Passed] = []
+        baseline = self._recorded_baseline(of_rows, positions)
+        known = bool(baseline)
         part: dict[str, np.ndarray] = {}
+
+        def keep(name: str, raw: RawPredictions, path: list[_Passed] | None) -> None:
+            found = dict(vars(raw))
+            if path is not None:
+                figures = _figures(path, baseline, projected.vid_mask, model.avigate_fusion.facts)
+                found |= {key: values if shared is None else values[shared.of] for key, values in figures.items()}
+            part.update((f"{places[name]}.{key}", array) for key, array in found.items())
 
         def finish(inputs: _Inputs, name: str, fused: Tensor, path: list[_Passed]) -> None:
             if name == BASELINE:
@@ -274,14 +286,13 @@ class _Sweep:
             of = None if shared is None else shared.of.to(fused.device)
             spread = fused if of is None else fused[of]
             outputs = model.decode(spread, of_samples, legacy_batch_mask=self.settings.legacy_batches)
-            found = dict(vars(raw_predictions(outputs)))
-            if not inputs.mean_video:
-                figures = _figures(path, baseline, projected.vid_mask, self.model.avigate_fusion.facts)
-                found |= {key: values if shared is None else values[shared.of] for key, values in figures.items()}
-            part.update((f"{places[name]}.{key}", array) for key, array in found.items())
+            keep(name, raw_predictions(outputs), None if inputs.mean_video else path)
 
+        if known:
+            keep(BASELINE, RawPredictions.stacked([self.settings.baseline[p] for p in positions]), baseline)
         # The recorded features come first, the baseline first of its branches.
         for inputs, branches in self.trees.items():
+            branches = [branch for branch in branches if not (known and branch.name == BASELINE)]
             changed = inputs.audio is not None
             given = projected
             if inputs.audio is not None:
@@ -297,13 +308,40 @@ class _Sweep:
                 measure_all=changed,
                 finish=partial(finish, inputs),
             )
-            walk.from_start(branches)
+            if branches:
+                walk.from_start(branches)
         return part
 
-    def _shared(self, queries: Sequence[Query]) -> SharedVideos | None:
-        """Return what the queries of a batch share; nothing where the clips of a query's gates are shuffled."""
+    def _recorded_baseline(self, queries: Sequence[Query], positions: Sequence[int]) -> list[_Passed]:
+        """Return the gates that a run of the model as it is recorded of these queries, if it ran as this one does."""
+        settings, history = self.settings, self.settings.history
+        if settings.legacy_batches or self._by_query or history is None or self.model.dtype != torch.float32:
+            return []
+        if any(p not in settings.baseline for p in positions) or any(query.qid not in history for query in queries):
+            return []
+        entries = [history[query.qid] for query in queries]
+        if not all(entry.injection for entry in entries):
+            return []
+        device = self.model.global_rep_token.device
+        return [
+            _Passed(
+                *(
+                    torch.from_numpy(np.concatenate([one[kind][layer_idx] for one in values])).to(device)
+                    for values in ([entry.gates for entry in entries], [entry.injection for entry in entries])
+                )
+            )
+            for layer_idx in range(entries[0].n_layers)
+            for kind in entries[0].gates
+        ]
+
+    @cached_property
+    def _by_query(self) -> bool:
+        """Whether some condition treats the queries of a video differently: each query's clips are shuffled its own way."""
         plans = (branch.plan for branches in self.trees.values() for branch in branches)
-        if any(step.op == "shuffle" for plan in plans for steps in plan.values() for step in steps):
+        return any(step.op == "shuffle" for plan in plans for steps in plan.values() for step in steps)
+
+    def _shared(self, queries: Sequence[Query]) -> SharedVideos | None:
+        if self._by_query:
             return None
         return shared_by(self.model, queries, PassSettings(legacy_batches=self.settings.legacy_batches))
 
