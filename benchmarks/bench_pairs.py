@@ -4,16 +4,17 @@
 
 `--against` is a checkout of the other version; its own benchmarks and scripts run in it. Every line gives the median
 of this version, of the other, and of the ratios of their pairs (theirs first, then ours, and so on). CPU seconds are
-those of a process and all it started, user and system. On a quiet machine of two cores all of it takes about twelve
-minutes, most of it whole runs; `--what` chooses parts.
+those of a process and all it started, user and system. On a quiet machine of two cores all of it takes about a quarter
+of an hour, most of it whole runs; `--what` chooses parts.
 
     forward     a full-size forward, and tracked / untracked
     statistics  streaming statistics / np.histogram
     sweep       the standard sweep / as many plain passes
-    memory      peak memory of a run of 1,550 small elementwise samples without figures
+    memory      peak memory of a run of elementwise samples (a fifth of --samples) without figures
     videos      20 queries a video: a run without figures
     run         1,550 full-size samples with every figure
-    shards      two shards, each on a core, beside one process on one core (this version alone)
+    shards      two shards on two cores beside one process on one of them, a fifth of --samples (this version alone);
+                what a run does once weighs less the more samples there are: `--what shards --samples 7750` is a full split
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from pathlib import Path
 from benchmarks.synthetic import FULL, SMALL, make_checkpoint, make_data
 
 OURS = Path(__file__).resolve().parents[1]
-PARTS = ("forward", "statistics", "sweep", "memory", "videos", "run", "shards")
+PARTS = ("statistics", "sweep", "forward", "memory", "videos", "run", "shards")
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
@@ -47,12 +48,14 @@ class Cost:
     peak_mb: float
 
 
-def start(code: Path, argv: Sequence[str], cores: set[int] | None = None) -> subprocess.Popen[str]:
+def start(
+    code: Path, argv: Sequence[str], cores: set[int] | None = None, stdin: int | None = None
+) -> subprocess.Popen[str]:
     """Start a command in a checkout, on these cores."""
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(code)}
     if cores is not None:
         argv = ["taskset", "-c", ",".join(map(str, sorted(cores))), *argv]
-    return subprocess.Popen(argv, cwd=code, env=environment, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(argv, cwd=code, env=environment, stdin=stdin, stdout=subprocess.PIPE, text=True)
 
 
 def ended(process: subprocess.Popen[str], began: float) -> Cost:
@@ -100,24 +103,70 @@ def show(what: str, measured: Sequence[tuple[float | None, float]]) -> None:
     print(f"{what:56}{mine:>10.3f}{theirs:>10.3f}{statistics.median(ratios):>9.3f}{spread}", flush=True)
 
 
+FORWARD = """
+import sys, time
+import torch
+from legacy_model_adapter import load_legacy_model_with_gate_tracking
+
+model = load_legacy_model_with_gate_tracking(sys.argv[1], device="cpu")
+draw = torch.Generator().manual_seed(1)
+sizes = {"src_txt": (25, 512), "src_vid": (75, 2818), "src_aud": (75, 2050)}
+batch = {name: torch.nn.functional.normalize(torch.randn(32, *size, generator=draw), dim=-1) for name, size in sizes.items()}
+batch |= {f"{name}_mask": torch.ones(32, size[0]) for name, size in sizes.items()}
+
+
+def seconds(tracked):
+    if tracked:
+        model.avigate_fusion.enable_gate_tracking()
+        model.avigate_fusion.set_current_sample_id(list(range(32)))
+    began = time.process_time()
+    with torch.inference_mode():
+        model(**batch)
+    took = time.process_time() - began
+    model.avigate_fusion.disable_gate_tracking()
+    return took
+
+
+seconds(False), seconds(True)
+for line in sys.stdin:
+    print(seconds(False), seconds(True), flush=True)
+"""
+
+
+def forwards(theirs: Path | None, checkpoint: Path, rounds: int) -> None:
+    """Compare full-size forwards through the adapter, in two processes that take turns."""
+    codes = [OURS] if theirs is None else [theirs, OURS]
+    running = [start(code, [sys.executable, "-c", FORWARD, str(checkpoint)], stdin=subprocess.PIPE) for code in codes]
+    taken: list[list[tuple[float, float]]] = []
+    for _ in range(rounds):
+        taken.append([])
+        for process in running:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            untracked, tracked = process.stdout.readline().split()
+            taken[-1].append((float(untracked), float(tracked)))
+    for process in running:
+        process.communicate()
+    for what, of in (
+        ("forward, batch of 32, full size, CPU s", lambda one: one[0]),
+        ("forward, gates tracked, CPU s", lambda one: one[1]),
+        ("forward: tracked / untracked", lambda one: one[1] / one[0]),
+    ):
+        show(what, [(None if theirs is None else of(both[0]), of(both[-1])) for both in taken])
+
+
 MEASURES = {
-    "forward": (
-        ("bench_forward", "--gating_types", "clipwise", "--rounds", "7"),
-        {
-            "forward, full size, batch of 32, ms": r": tracked / untracked .* and ([\d.]+) ms",
-            "forward: tracked / untracked": r": tracked / untracked +([\d.]+)",
-            "forward: tracked with injection / untracked": r": tracked.injection / untracked +([\d.]+)",
-        },
-    ),
     "statistics": (
-        ("bench_statistics", "--samples", "100"),
+        ("bench_statistics", "--samples", "60", "--rounds", "5"),
         {
             "statistics of an elementwise sample, us": r"^elementwise +gates +\d+ +\d+ +(\d+)",
             "statistics / np.histogram": r"^elementwise +gates +\d+ +\d+ +\d+ +([\d.]+)",
         },
     ),
     "sweep": (
-        ("bench_sweep", "--gating_types", "clipwise", "--batches", "1", "--rounds", "3"),
+        ("bench_sweep", "--gating_types", "clipwise", "--batches", "1", "--rounds", "2"),
         {
             "sweep of 17 conditions, s": r"^clipwise +[\d.]+ +([\d.]+)",
             "sweep / as many plain passes": r"^clipwise +[\d.]+ +[\d.]+ +\d+ +([\d.]+)",
@@ -172,23 +221,24 @@ class Subject:
 
 
 def whole_runs(what: Sequence[str], theirs: Path | None, folder: Path, samples: int, pairs: int) -> None:
-    """Compare whole runs."""
-    full = make_checkpoint(folder, FULL, "clipwise")
+    """Compare forwards of one checkpoint, and whole runs."""
+    full, few = make_checkpoint(folder, FULL, "clipwise"), max(2, samples // 5)
+    if "forward" in what:
+        forwards(theirs, full, 8 * pairs)
     if "memory" in what:
-        data = make_data(folder / "small", samples, SMALL)
+        data = make_data(folder / "small", few, SMALL)
         subject = Subject(theirs, make_checkpoint(folder / "small", SMALL, "elementwise"), data, folder / "out")
-        subject.compare(f"memory: {samples} samples, no figures", "peak_mb cpu_s", 1, "--no_figures")
+        subject.compare(f"memory: {few} elementwise samples, no figures", "peak_mb cpu_s", pairs, "--no_figures")
     if "videos" in what:
-        data = make_data(folder / "shared", 480, FULL, queries_per_video=20)
-        Subject(theirs, full, data, folder / "out").compare(
-            "videos: 20 queries each", "cpu_s", min(pairs, 2), "--no_figures", "--no_explorer"
-        )
+        data = make_data(folder / "shared", 320, FULL, queries_per_video=20)
+        subject = Subject(theirs, full, data, folder / "out")
+        subject.compare("videos: 20 queries each", "cpu_s", pairs, "--no_figures", "--no_explorer")
     if {"run", "shards"} & set(what):
         data = make_data(folder / "full", samples, FULL)
         if "run" in what:
             Subject(theirs, full, data, folder / "out").compare(f"run: {samples} samples", "cpu_s wall_s peak_mb", 1)
         if "shards" in what:
-            shards(folder, full, data, max(2, samples // 5))
+            shards(folder, full, data, few)
 
 
 def shards(folder: Path, checkpoint: Path, data: Path, samples: int) -> None:
@@ -218,7 +268,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="a checkout of the other version; left out, this one alone")
     parser.add_argument("--what", choices=PARTS, nargs="+", default=PARTS, help="default: all of them")
-    parser.add_argument("--pairs", type=int, default=3, help="pairs of the short measures (default: 3)")
+    parser.add_argument("--pairs", type=int, default=1, help="pairs of all but the 1,550 samples (default: 1)")
     parser.add_argument("--samples", type=int, default=1550, help="of whole runs (default: 1550)")
     parser.add_argument("--folder", type=Path, help="an existing folder to work in, 1.5 GB (default: a temporary one)")
     args = parser.parse_args(argv)
