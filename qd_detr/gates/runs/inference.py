@@ -99,8 +99,11 @@ def run_pass(model: QDDETR, samples: Samples, settings: PassSettings) -> Iterato
 
 
 def shared_by(model: QDDETR, queries: Sequence[Query], settings: PassSettings) -> SharedVideos | None:
-    """Return what the queries of a batch can share; None if nothing, or if each has to run by itself."""
-    if model.fusion_reads_text or settings.legacy_batches or settings.gate_edit is not None:
+    """Return what the queries of a batch can share; None if nothing, or if each has to run by itself.
+
+    In legacy batches too: their videos are padded alike, and what mixes samples comes after the fusion.
+    """
+    if model.fusion_reads_text or settings.gate_edit is not None:
         return None
     return SharedVideos.among([query.vid for query in queries])
 
