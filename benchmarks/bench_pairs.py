@@ -11,7 +11,7 @@ of an hour, most of it whole runs; `--what` chooses parts.
     statistics  streaming statistics / np.histogram
     sweep       the standard sweep / as many plain passes
     memory      peak memory of a run of elementwise samples (a fifth of --samples) without figures
-    videos      20 queries a video: a run without figures
+    videos      20 queries a video: a pass over them (of versions from 0.2), and a run without figures
     run         1,550 full-size samples with every figure
     shards      two shards on two cores beside one process on one of them, a fifth of --samples (this version alone);
                 what a run does once weighs less the more samples there are: `--what shards --samples 7750` is a full split
@@ -133,11 +133,27 @@ for line in sys.stdin:
 """
 
 
-def forwards(theirs: Path | None, checkpoint: Path, rounds: int) -> None:
-    """Compare full-size forwards through the adapter, in two processes that take turns."""
+PASS = """
+import sys, time
+from pathlib import Path
+from qd_detr.gates.commands.analyse import AnalysisRequest, prepare
+from qd_detr.gates.runs.inference import run_pass
+
+checkpoint, data, out = map(Path, sys.argv[1:])
+prepared = prepare(AnalysisRequest(model_path=checkpoint, data_path=data, output_dir=out, legacy_model=True))
+for line in sys.stdin:
+    began = time.process_time()
+    for results in run_pass(prepared.model, prepared.samples, prepared.pass_settings):
+        pass
+    print(time.process_time() - began, flush=True)
+"""
+
+
+def in_turn(theirs: Path | None, script: str, argv: Sequence[str], rounds: int) -> list[list[list[float]]]:
+    """Return by round and process, theirs first, the numbers that a script prints when it is sent a line."""
     codes = [OURS] if theirs is None else [theirs, OURS]
-    running = [start(code, [sys.executable, "-c", FORWARD, str(checkpoint)], stdin=subprocess.PIPE) for code in codes]
-    taken: list[list[tuple[float, float]]] = []
+    running = [start(code, [sys.executable, "-c", script, *argv], stdin=subprocess.PIPE) for code in codes]
+    taken: list[list[list[float]]] = []
     for _ in range(rounds):
         taken.append([])
         for process in running:
@@ -145,16 +161,29 @@ def forwards(theirs: Path | None, checkpoint: Path, rounds: int) -> None:
             assert process.stdout is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-            untracked, tracked = process.stdout.readline().split()
-            taken[-1].append((float(untracked), float(tracked)))
+            taken[-1].append([float(number) for number in process.stdout.readline().split()])
     for process in running:
         process.communicate()
+    return taken
+
+
+def forwards(theirs: Path | None, checkpoint: Path, rounds: int) -> None:
+    """Compare full-size forwards through the adapter."""
+    taken = in_turn(theirs, FORWARD, [str(checkpoint)], rounds)
     for what, of in (
         ("forward, batch of 32, full size, CPU s", lambda one: one[0]),
         ("forward, gates tracked, CPU s", lambda one: one[1]),
         ("forward: tracked / untracked", lambda one: one[1] / one[0]),
     ):
         show(what, [(None if theirs is None else of(both[0]), of(both[-1])) for both in taken])
+
+
+def passes(theirs: Path | None, checkpoint: Path, data: Path, out: Path, rounds: int) -> None:
+    """Compare passes over all queries: features read, predictions and gates made; 0.1 has another interface."""
+    known = theirs if theirs and (theirs / "qd_detr/gates/runs/inference.py").exists() else None
+    taken = in_turn(known, PASS, [str(checkpoint), str(data), str(out)], rounds)
+    measured = [(None if known is None else both[0][0], both[-1][0]) for both in taken]
+    show("videos: 20 queries each, one pass over them, CPU s", measured)
 
 
 MEASURES = {
@@ -232,6 +261,7 @@ def whole_runs(what: Sequence[str], theirs: Path | None, folder: Path, samples: 
     if "videos" in what:
         data = make_data(folder / "shared", 320, FULL, queries_per_video=20)
         subject = Subject(theirs, full, data, folder / "out")
+        passes(theirs, full, data, folder / "out", 2 * pairs)
         subject.compare("videos: 20 queries each", "cpu_s", pairs, "--no_figures", "--no_explorer")
     if {"run", "shards"} & set(what):
         data = make_data(folder / "full", samples, FULL)
