@@ -7,11 +7,15 @@ import pytest
 
 from qd_detr.gates.analysis.audio_help import audio_help
 from qd_detr.gates.analysis.submission_effects import submission_effects
+from qd_detr.gates.commands.analyse import execution
+from qd_detr.gates.commands.analyse.work import sweep_of
 from qd_detr.gates.errors import DataError
 from qd_detr.gates.evaluation.__main__ import main
 from qd_detr.gates.runs.interventions.conditions import ATTENTION_OFF
 from qd_detr.gates.runs.interventions.results import submission_line
+from run_gate_analysis import main as analyse
 from tests.test_audio_help import planted_run
+from tests.tiny_run import make_tiny_run
 
 HITS = np.arange(40) % 3 == 0
 
@@ -62,6 +66,32 @@ def test_files_give_the_digits_of_the_sweep_on_the_same_predictions():
     # Two of three queries are rescued; each by all of its 100 points.
     assert read["flips"][0]["rescued"]["count"] == 26
     assert [one["audio_flip_R1_50_off"] for one in read["queries"][:3]] == [0.0, 1.0, 1.0]
+
+
+def test_a_runs_own_predictions_as_files_give_the_digits_of_the_run(tmp_path, monkeypatch):
+    tiny = make_tiny_run(tmp_path, n_queries=20)
+    seen = []
+
+    def watched(*args, **kwargs):
+        seen.append(sweep_of(*args, **kwargs))
+        return seen[-1]
+
+    monkeypatch.setattr(execution, "sweep_of", watched)
+    assert analyse(tiny.argv("--no_figures", "--no_explorer")) == 0
+    lines = [json.dumps(line) + "\n" for line in lines_of(seen[0], ATTENTION_OFF)]
+    (tmp_path / "off.jsonl").write_text("".join(lines), encoding="utf-8")
+    given = {"submission": tmp_path / "out" / "predictions.jsonl", "against": tmp_path / "off.jsonl"}
+    given |= {"annotations": tiny.data, "output": tmp_path / "metrics.json", "effects": tmp_path / "effects.json"}
+    assert main([part for flag, path in given.items() for part in (f"--{flag}", str(path))]) == 0
+    swept = json.loads((tmp_path / "out" / "audio_help.json").read_text(encoding="utf-8"))
+    read = json.loads((tmp_path / "effects.json").read_text(encoding="utf-8"))
+    assert read["conditions"][0]["metrics"] == swept["conditions"][0]["metrics"]
+    off = next(one for one in swept["conditions"] if one["name"] == ATTENTION_OFF)
+    assert read["conditions"][1]["predictions"] == off["predictions"]
+    changes = [entry["change"] for entry in off["metrics"].values()]
+    assert [entry["change"] for entry in read["conditions"][1]["metrics"].values()] == changes
+    assert any(change["estimate"] for change in changes)
+    assert [one["rescued"] for one in read["flips"]] == [one["rescued"] for one in swept["flips"]]
 
 
 def test_the_command_compares_files_on_slices_of_ones_own(files, capsys):
