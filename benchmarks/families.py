@@ -5,7 +5,7 @@
 SHARED holds `relatives/` (a folder per family, `val12.jsonl`), `legacy/` and `qvhighlights_sample/`. Wanted in every
 row: the family found, alone and certified exact; raw gates within 1e-5 of the recorded ones and outputs within 1e-4,
 alone (`_a`) and in the legacy batch (`_b`); every prediction repeated in both senses of "Batches"; nothing on stderr.
-`--everything` runs instead the flags that a family could break, and a run that is interrupted and resumed.
+`--everything` runs instead the flags that a family could break, and a run that is killed and resumed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import bz2
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -182,12 +181,12 @@ def measured(one: Instance, work: Path) -> dict[str, Any]:
     return row
 
 
-def with_everything(one: Instance, work: Path) -> dict[str, Any]:
-    """Return one row: a run with every flag that a family could break, and one that is interrupted and resumed."""
+def with_everything(one: Instance, work: Path, samples: int) -> dict[str, Any]:
+    """Return one row: a run with every flag that a family could break, and one that is killed and resumed."""
     out = work / "out" / one.name.replace(" ", "_")
     for name in ("whole", "short", "resumed"):
         shutil.rmtree(out / name, ignore_errors=True)
-    common = ("--legacy_model", "--max_samples", 12)
+    common = ("--legacy_model", "--max_samples", samples)
     status, said = run(one.argv("run_gate_analysis.py", *common, *EVERYTHING, "--output_dir", out / "whole"))
     row = {"checkpoint": one.name, "exit": str(status), "stderr": said or "-"}
     if status == 0:
@@ -201,10 +200,10 @@ def with_everything(one: Instance, work: Path) -> dict[str, Any]:
         journal = out / "resumed" / ".partial"
         while process.poll() is None and not list(journal.rglob("*_details.json")):
             time.sleep(0.02)
-        process.send_signal(signal.SIGINT)
+        process.kill()
     status, _ = run([*argv, "--resume"])
     differ = _trees_differ(out / "short", out / "resumed")
-    row["interrupted, resumed"] = f"{process.returncode}, {status}, {differ or 'same'}"
+    row["killed, resumed"] = f"{process.returncode}, {status}, {differ or 'same'}"
     return row
 
 
@@ -241,13 +240,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help="checkpoints by the beginning of their names (default: all)")
     parser.add_argument("--work", type=Path, help="where runs are written (default: a temporary folder)")
     parser.add_argument("--everything", action="store_true")
+    parser.add_argument("--samples", type=int, default=12, help="of the runs of --everything (default: 12)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         work = args.work or Path(temporary)
         rows = []
         for one in instances(args.shared, work):
             if not args.names or one.name.startswith(tuple(args.names)):
-                rows.append(with_everything(one, work) if args.everything else measured(one, work))
+                rows.append(with_everything(one, work, args.samples) if args.everything else measured(one, work))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         print(table(rows), flush=True)
     return 0

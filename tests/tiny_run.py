@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from qd_detr.gates.model.architecture import Architecture
-from qd_detr.gates.model.qd_detr import QDDETR
+from qd_detr.gates.model.families import build
 
 VIDEO_DIM, AUDIO_DIM, TEXT_DIM = 6, 5, 4  # as stored; the model counts two temporal endpoints more
 
@@ -56,12 +56,15 @@ def make_tiny_run(
     layers: int = 2,
     qids: list | None = None,
     seed: int = 0,
+    family: str = "base",
+    settings: dict | None = None,
 ) -> TinyRun:
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     options = tiny_options(gating_type=gating_type, v_feat_dirs=["old/slowfast"], t_feat_dir="old/text", eval_bsz=4)
     widths = VIDEO_DIM + 2, AUDIO_DIM + 2, TEXT_DIM
-    model = QDDETR(Architecture.from_options(options, *widths, fusion_layers=layers))
+    architecture = Architecture.from_options(options, *widths, fusion_layers=layers)
+    model = build(replace(architecture, family=family, settings=settings or {}))
     options |= {"a_feat_dir": "old/pann", "v_feat_dim": VIDEO_DIM, "t_feat_dim": TEXT_DIM, "a_feat_dim": AUDIO_DIM + 2}
     options = argparse.Namespace(**options, device=torch.device("cpu"))
     checkpoint = folder / "run" / "model_best.ckpt"

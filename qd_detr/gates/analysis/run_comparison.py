@@ -10,6 +10,7 @@ Letters: G groups, R runs of a group, N queries.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, combinations_with_replacement, product
@@ -31,12 +32,12 @@ from qd_detr.gates.data.slice_files import OwnSlices, read_slices
 from qd_detr.gates.data.video_names import source_video
 from qd_detr.gates.errors import RequestError, first_few
 from qd_detr.gates.evaluation import benchmark_of
-from qd_detr.gates.gating import GATES
 from qd_detr.gates.wording import Reason
 
 Array = NDArray[np.float64]
 GATE_FIGURES = {"magnitude": "abs_mean", "injection": "injection_mean"}
 """What is compared of the gates, and how samples.csv calls it."""
+_GATE_COLUMN = re.compile(rf"layer\d+_(.+)_(?:{'|'.join(GATE_FIGURES.values())})$")
 _MEASURES = {"audio_effect_": 100.0, "audio_flip_": 100.0, "audio_share": 1.0, "first_window_iou_": 1.0}
 _MEASURES |= {"timeline_effect": 1.0, "timeline_share_inside": 1.0}
 """The other columns of samples.csv that are compared, by how their names begin; effects and flips in percent points."""
@@ -296,7 +297,8 @@ def _slices(tables: GroupTable, read: Sequence[RunColumns], own: OwnSlices) -> l
 
 def _gates(tables: GroupTable, read: Sequence[RunColumns]) -> list[dict[str, Any]]:
     layers = max(run.what["num_layers"] for run in read)
-    keys = [(layer, kind, figure) for layer in range(layers) for kind in GATES for figure in GATE_FIGURES]
+    kinds = dict.fromkeys(found[1] for run in read for name in run.columns if (found := _GATE_COLUMN.match(name)))
+    keys = [(layer, kind, figure) for layer in range(layers) for kind in kinds for figure in GATE_FIGURES]
     columns = {key: f"layer{key[0]}_{key[1]}_{GATE_FIGURES[key[2]]}" for key in keys}
     keys = [key for key in keys if any(columns[key] in run.columns for run in read)]
     rows = rows_of(tables, [run.columns for run in read], [columns[key] for key in keys])

@@ -276,7 +276,10 @@ def _prediction_rows(comparison: dict[str, Any], texts: Texts) -> list[list[Any]
 
 def _what(row: dict[str, Any], texts: Texts) -> str:
     if "layer" in row:
-        return texts(f"compared.{row['kind']}_{row['figure']}", layer=row["layer"])
+        key = f"compared.{row['kind']}_{row['figure']}"
+        if key in texts:
+            return texts(key, layer=row["layer"])
+        return texts(f"compared.other_{row['figure']}", layer=row["layer"], kind=foreign(row["kind"].replace("_", " ")))
     if "slice" in row:
         return texts("comparison.slice", metric=row["metric"], slice=foreign(row["slice"]))
     return str(row["metric"] if "metric" in row else row["measure"])

@@ -187,6 +187,8 @@ EN = {
     "compared.attention_magnitude": "layer {layer} attention magnitude",
     "compared.attention_injection": "layer {layer} attention injection",
     "compared.ffn_magnitude": "layer {layer} ffn magnitude",
+    "compared.other_magnitude": "layer {layer} {kind} magnitude",
+    "compared.other_injection": "layer {layer} {kind} injection",
     "compared.ffn_injection": "layer {layer} ffn injection",
     # The opening.
     "audio.verdict.blind": "{answer}: {numbers}. A difference below {least} points could hardly have been seen here.",

@@ -175,6 +175,8 @@ KO = {
     "compared.attention_magnitude": "레이어 {layer} attention 게이트 크기",
     "compared.attention_injection": "레이어 {layer} attention 게이트 주입량",
     "compared.ffn_magnitude": "레이어 {layer} FFN 게이트 크기",
+    "compared.other_magnitude": "레이어 {layer} {kind} 게이트 크기",
+    "compared.other_injection": "레이어 {layer} {kind} 게이트 주입량",
     "compared.ffn_injection": "레이어 {layer} FFN 게이트 주입량",
     "audio.verdict.blind": "{answer}: {numbers}. {least} %p보다 작은 차이는 이 데이터로 확인하기 어렵습니다.",
     "audio.verdict.equivalent": "오디오에 따른 차이가 허용 범위(±{margin} %p)를 넘지 않습니다",
