@@ -1,7 +1,7 @@
 """Kills runs at random moments, goes on with them, and compares what comes out with what an undisturbed run gives.
 
-Three kinds: the main job with figures and effects at a random time, the main job between two steps of its publication,
-and the trainer at a random time. A killed run of the main job leaves the results that stood there before as they were,
+Four kinds: the main job with figures and effects at a random time, the main job between two steps of its publication, the
+main job in two shards, and the trainer. A killed run of the main job leaves the results that stood there before as they were,
 until its own publication has begun; what continues it gives every file byte for byte.
 
     python -m benchmarks.kills --kills 60 --seed 0 [--kind analysis publication training]
@@ -29,7 +29,7 @@ from tests.tiny_run import TinyRun, make_tiny_run
 from tests.training.small_runs import N_TRAIN, N_VAL, assert_same_run, flags
 
 ROOT = Path(__file__).resolve().parents[1]
-SHARES = {"analysis": 0.5, "publication": 0.25, "training": 0.25}
+SHARES = {"analysis": 0.4, "publication": 0.2, "shards": 0.2, "training": 0.2}
 WAIT_S = 300
 # Kills the process at the step of publishing that it is given: a rename, a removal, or a folder taken away.
 _DIES_AT_STEP = """
@@ -70,7 +70,7 @@ def files_below(folder: Path) -> dict[str, bytes]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and not name.startswith(".partial"):
+        if path.is_file() and not name.startswith((".partial", "shards/")):
             found[name] = path.read_bytes()
     return found
 
@@ -170,7 +170,7 @@ class Analysis:
         for turn in range(1 if in_publication else rng.choice((1, 1, 2, 3))):
             resumed = [*argv, "--resume"] if turn else argv
             if in_publication:
-                steps = rng.randrange(3 + 2 * len(self.expected))
+                steps = rng.randrange(3 + len(self.expected))
                 process, moment = Process([sys.executable, "-c", _DIES_AT_STEP, str(steps), *resumed]), f"step {steps}"
                 ended = process.ended_within(WAIT_S)
             else:
@@ -195,6 +195,39 @@ class Analysis:
         wrong = differing(timeless(found), self.expected)[:5] if "run_config.json" in found else ["run_config.json"]
         if status or wrong or (out / ".partial").exists():
             tally.faults.append(f"{key}: exit {status}, {wrong}, {said[-300:]}")
+
+    def kill_shards(self, rng: random.Random, tally: Tally, key: str) -> None:
+        """Kill the two shards of a run, now one and now the other, then finish both."""
+        out = self.before.parent / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        shutil.copytree(self.before, out)
+        earlier = files_below(out)
+
+        def command(number: int) -> list[str]:
+            flags = [*self.argv(self.tiny, out), "--resume", "--num_shards", "2", "--shard_id", str(number)]
+            return [sys.executable, "run_gate_analysis.py", *flags]
+
+        for _ in range(rng.choice((1, 2, 3))):
+            number, seconds = rng.randrange(2), rng.uniform(0.3, 1) * self.duration_s
+            process, moment = Process(command(number)), f"shard {number} at {seconds:.1f} s"
+            ended = process.ended_within(seconds)
+            if process.kill() == -signal.SIGKILL and not ended:
+                tally.killed += 1
+            else:
+                tally.too_late += 1
+            tally.moments.append(moment)
+            now = files_below(out)
+            published = "run_config.json" in now and not differing(timeless(now), self.expected)
+            if not published and not (out / ".partial" / "run_config.json").exists() and differing(now, earlier):
+                tally.faults.append(f"{key}, {moment}: the results before changed: {differing(now, earlier)[:5]}")
+        for number in (0, 1):
+            status, said = Process(command(number)).finish()
+            if status:
+                tally.faults.append(f"{key}: shard {number} ends with {status}: {said[-300:]}")
+        found = files_below(out)
+        wrong = differing(timeless(found), self.expected)[:5] if "run_config.json" in found else ["run_config.json"]
+        if wrong:
+            tally.faults.append(f"{key}: {wrong}")
 
 
 @dataclass
@@ -252,7 +285,7 @@ def try_kills(kills: int, seed: int, kinds: list[str], say: Callable[[str], obje
     tallies = {kind: Tally() for kind in kinds}
     with tempfile.TemporaryDirectory(prefix="kills ") as name:
         folder = Path(name)
-        analysis = Analysis.make(folder) if {"analysis", "publication"} & set(kinds) else None
+        analysis = Analysis.make(folder) if {"analysis", "publication", "shards"} & set(kinds) else None
         training = TrainingRun.make(folder) if "training" in kinds else None
         for kind, tally in tallies.items():
             wanted = round(kills * SHARES[kind] / sum(SHARES[one] for one in kinds))
@@ -265,7 +298,10 @@ def try_kills(kills: int, seed: int, kinds: list[str], say: Callable[[str], obje
                     training.kill(rng, tally, key)
                 else:
                     assert analysis is not None
-                    analysis.kill(rng, tally, key, kind == "publication")
+                    if kind == "shards":
+                        analysis.kill_shards(rng, tally, key)
+                    else:
+                        analysis.kill(rng, tally, key, kind == "publication")
                 say(f"{key}: {tally.killed} killed, {tally.too_late} too late, {len(tally.faults)} faults")
                 number += 1
     return tallies
