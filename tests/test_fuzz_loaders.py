@@ -1,4 +1,4 @@
-"""Damaged files of every kind: a small share of `benchmarks/fuzz.py`, and each input that once ended in a traceback."""
+"""Damaged files of every kind: a small share of `benchmarks/fuzz`, and each input that once ended in a traceback."""
 
 from __future__ import annotations
 

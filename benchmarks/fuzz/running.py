@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.fuzz import loaders, whole
+from benchmarks.fuzz import loaders, training, whole
 from benchmarks.fuzz.commands import Outcome, Workplace
 from qd_detr.gates.errors import RequestError, RunError
 
@@ -31,7 +31,10 @@ LOADERS_SHARE = 0.75
 TURNS = 20
 FAMILIES: dict[str, tuple[Callable[[Any, random.Random], Any], float]] = {
     **{name: (function, share * LOADERS_SHARE) for name, (function, share) in loaders.FAMILIES.items()},
-    **{name: (function, share * (1 - LOADERS_SHARE)) for name, (function, share) in whole.FAMILIES.items()},
+    **{
+        name: (function, share * (1 - LOADERS_SHARE))
+        for name, (function, share) in {**whole.FAMILIES, **training.FAMILIES}.items()
+    },
 }
 
 
