@@ -250,7 +250,17 @@ def demo_request(args: argparse.Namespace) -> AnalysisRequest:
 
 def log_request(args: argparse.Namespace) -> LogRequest:
     """Return the request for a log of gates, which takes no flag that needs a model."""
-    needing = ("model_path", *_INSTEAD[:-1], "num_shards", "interventions", "ablate", "audio", "timeline", "resume")
+    needing = (
+        "model_path",
+        *_INSTEAD[:-1],
+        "num_shards",
+        "interventions",
+        "ablate",
+        "audio",
+        "timeline",
+        "slice",
+        "resume",
+    )
     given = [f"--{name}" for name in needing if getattr(args, name)]
     if given:
         raise RequestError(f"--gate_log reads gates without a model; leave {', '.join(given)} out")

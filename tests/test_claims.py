@@ -184,6 +184,6 @@ def test_without_effects_the_sheet_holds_the_metrics_and_says_that_effects_were_
 
 
 def test_text_that_latex_would_read_as_markup_is_shown_as_it_is():
-    assert latex("a_b & 5 % {x} \\ ~ ^ #$") == (
-        r"a\_b \& 5 \% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} \#\$"
+    assert latex("a_b & 5 % {x} \\ ~ ^ #$ --audio") == (
+        r"a\_b \& 5 \% \{x\} \textbackslash{} \textasciitilde{} \textasciicircum{} \#\$ -{}-audio"
     )

@@ -139,6 +139,11 @@ def test_a_single_run_is_not_compared(trees):
         compare_runs(trees[:1])
 
 
+def test_a_margin_of_nothing_is_refused(trees):
+    with pytest.raises(RequestError, match="--margin must be above 0"):
+        compare_runs(trees[:2], margin=0.0)
+
+
 def test_the_primary_metric_is_compared_on_slices_of_ones_own(trees, tmp_path):
     (tmp_path / "some.txt").write_text("100\n101\n102\n", encoding="utf-8")
     mine = f"some={tmp_path / 'some.txt'}"

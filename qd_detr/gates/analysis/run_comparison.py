@@ -100,6 +100,8 @@ def compare_runs(
     """
     folders = [Path(run) for run in runs]
     _check_folders(folders)
+    if not 0 < margin <= 100:
+        raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {margin:g}")
     settings: dict[str, Any] = {"seed": seed, "draws": draws, "level": level}
     configs = [read_config(folder) for folder in folders]
     same_data = len({config["annotations"]["sha256"] for config in configs}) == 1

@@ -73,7 +73,8 @@ def claim_sheet(findings: RunFindings, facts: ClaimFacts, language: str = "en") 
 
 def latex(text: str) -> str:
     """Return text that LaTeX shows as it is."""
-    return "".join(_ESCAPES.get(char, char) for char in for_terminal(text))
+    # Two hyphens in a row are a flag here, not a dash.
+    return "".join(_ESCAPES.get(char, char) for char in for_terminal(text)).replace("--", "-{}-")
 
 
 def _preamble(language: str) -> list[str]:
