@@ -238,12 +238,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path)
     parser.add_argument("names", nargs="*", help="checkpoints by the beginning of their names (default: all)")
-    parser.add_argument("--work", type=Path, help="where runs are written (default: a temporary folder)")
+    parser.add_argument("--work", type=Path, help="an existing folder, to keep the runs in a new one inside it")
     parser.add_argument("--everything", action="store_true")
     parser.add_argument("--samples", type=int, default=12, help="of the runs of --everything (default: 12)")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
-        work = args.work or Path(temporary)
+        # A new folder inside --work: what is written anew is cleared first, and only what this program made.
+        work = Path(tempfile.mkdtemp(prefix="families_", dir=args.work)) if args.work else Path(temporary)
         rows = []
         for one in instances(args.shared, work):
             if not args.names or one.name.startswith(tuple(args.names)):
