@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +15,10 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from fontTools.ttLib import TTFont
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -33,10 +38,13 @@ from qd_detr.gates.figures.distributions import (
 from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.patterns import PatternData, order_rows, plot_activation_patterns
 from qd_detr.gates.figures.sample import plot_sample
-from qd_detr.gates.figures.style import FigureScale, round_up, save_figure, signed
+from qd_detr.gates.figures.style import FIGURE_DPI, FigureScale, round_up, save_figure, signed
+from qd_detr.gates.figures.texts_en import EN
+from qd_detr.gates.figures.texts_ko import KO
 from qd_detr.gates.figures.trends import DoseData, EvolutionData, Panel, Series, plot_dose_curve, plot_evolution
 from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import GATES, SHIFT, Gate
+from tests.figure_references import assert_like_reference
 from tests.test_figures_sample import make_sample
 
 
@@ -91,6 +99,7 @@ def every_figure() -> dict[str, Figure]:
         Effect("silent", np.nan, np.nan, np.nan, 0, "all"),
     ]
     features = [(kind, layer) for kind in ("attention", "ffn") for layer in range(2)]
+    timeline = np.random.default_rng(2).normal(0, 0.1, (2, 12))
     return {
         "overall": plot_overall(overall()),
         "overall_1": plot_overall(overall(1, injection=False)),
@@ -110,6 +119,10 @@ def every_figure() -> dict[str, Figure]:
         ),
         "alignment_1": plot_alignment(alignment(1)),
         "alignment_12": plot_alignment(alignment(12)),
+        "patterns_groups": plot_activation_patterns(replace(patterns(42, 2), groups=groups().labels)),
+        "sample_global": plot_sample(make_sample("global", 1, 4), dpi=FIGURE_DPI),
+        "sample_clipwise": plot_sample(make_sample("clipwise", 1, 2, contributions=timeline), dpi=FIGURE_DPI),
+        "sample_elementwise": plot_sample(make_sample("elementwise", 1, 1), dpi=FIGURE_DPI),
     }
 
 
@@ -117,7 +130,7 @@ def test_every_figure_is_drawn_without_a_warning_and_nothing_is_clipped(tmp_path
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for name, figure in every_figure().items():
-            figure.canvas.draw()
+            assert_like_reference(name, figure)
             width, height = figure.bbox.size
             # The tight box holds all that is drawn; ink outside the page would be cut off in the file.
             box = figure.get_tightbbox(figure.canvas.get_renderer())  # type: ignore[attr-defined]
@@ -132,6 +145,20 @@ def test_every_figure_is_drawn_without_a_warning_and_nothing_is_clipped(tmp_path
                 assert abs(image.size[0] - width) <= 1
                 assert abs(image.size[1] - height) <= 1
             assert not figure.axes, "save_figure closes"
+
+
+def test_a_figure_that_changed_is_told_from_its_reference() -> None:
+    drawn = plot_overall(overall())
+    assert_like_reference("overall", drawn)
+    recoloured, emptied = plot_overall(overall()), plot_overall(overall())
+    for artist in recoloured.findobj(PathCollection):
+        artist.set_color("red")
+    emptied.axes[-1].clear()
+    for figure in (recoloured, emptied):
+        with pytest.raises(AssertionError, match="differs by"):
+            assert_like_reference("overall", figure)
+    with pytest.raises(AssertionError, match="instead of"):
+        assert_like_reference("overall_1", drawn)
 
 
 def test_figures_need_neither_pyplot_nor_torch_nor_scikit_learn() -> None:
@@ -411,3 +438,52 @@ def test_text_is_drawn_as_matplotlib_draws_it_to_the_pixel(tmp_path: Path) -> No
         assert np.array_equal(drawn, np.asarray(plain.buffer_rgba()))
         path = style.save_figure(figure, tmp_path / "a.png")
     assert np.array_equal(np.asarray(Image.open(path).convert("RGBA")), drawn)
+
+
+@pytest.mark.parametrize("suffix", ["pdf", "svg"])
+def test_text_of_a_vector_figure_stays_text_and_brings_its_fonts(tmp_path: Path, suffix: str) -> None:
+    path = save_figure(
+        plot_effects(EffectsData([Effect("silence & <mean>", -2, -3, -1)], "change", "n = 9.", "Effects")),
+        tmp_path / f"a.{suffix}",
+    )
+    if suffix == "pdf":
+        held = path.read_bytes()
+        # The bold and the plain face, subsets with a table from glyphs to letters.
+        assert held.count(b"/FontFile2") == held.count(b"/ToUnicode") >= 2
+        assert b"/Type3" not in held
+        return
+    held = path.read_text(encoding="utf-8")
+    assert ">silence &amp; &lt;mean&gt;</text>" in held
+    rules = re.findall(r"@font-face\{font-family:'DejaVu Sans';font-weight:(\d+);.*?base64,([^)]+)\)", held)
+    assert [weight for weight, _ in rules] == ["400", "700"]
+    plain = TTFont(io.BytesIO(base64.b64decode(rules[0][1]))).getBestCmap()
+    assert set(map(ord, "silence & <mean>")) <= set(plain)
+    assert len(plain) < 100
+
+
+def test_a_figure_in_korean_draws_every_word_with_a_font_that_has_it() -> None:
+    if text.lacking("가"):
+        pytest.skip("no installed font has Hangul")
+    korean = FigureScale(language="ko")
+    figures = [
+        plot_overall(overall(), korean),
+        plot_activation_patterns(patterns(12), korean),
+        plot_clustering(
+            ClusteringData(
+                groups(), [("attention", 0), ("attention", 1), ("ffn", 0), ("ffn", 1)], "injection", "clipwise"
+            ),
+            korean,
+        ),
+        plot_comparison(ComparisonData([make_sample("clipwise", i) for i in range(2)]), korean),
+        plot_alignment(alignment(2), korean),
+        plot_sample(make_sample("elementwise"), korean),
+    ]
+    english = {*EN.values()} - {*KO.values()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns of a glyph that is missing
+        for figure in figures:
+            figure.set_dpi(60)
+            figure.canvas.draw()
+            shown = {found.get_text() for found in figure.findobj(Text)}
+            assert not shown & english
+            assert any(re.search("[가-힣]", words) for words in shown)
