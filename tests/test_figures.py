@@ -39,8 +39,7 @@ from qd_detr.gates.figures.effects import Effect, EffectsData, plot_effects
 from qd_detr.gates.figures.patterns import PatternData, order_rows, plot_activation_patterns
 from qd_detr.gates.figures.sample import plot_sample
 from qd_detr.gates.figures.style import FIGURE_DPI, FigureScale, round_up, save_figure, signed
-from qd_detr.gates.figures.texts_en import EN
-from qd_detr.gates.figures.texts_ko import KO
+from qd_detr.gates.figures.texts import EN, KO
 from qd_detr.gates.figures.trends import DoseData, EvolutionData, Panel, Series, plot_dose_curve, plot_evolution
 from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import GATES, SHIFT, Gate
