@@ -43,6 +43,13 @@ def test_no_text_cell_begins_like_a_formula_and_each_can_be_read_back(text):
     assert from_csv(for_csv(text)) == text
 
 
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\x0b", "\x85", "\u2028"])
+def test_a_cell_with_a_line_end_begins_no_row_of_its_own(end):
+    rows = [[f"a{end}=1+1", "b"], ["c", f"{end}d,e"]]
+    read = list(csv.reader(io.StringIO(csv_text(["what", "value"], rows), newline="")))
+    assert [[from_csv(cell) for cell in row] for row in read] == [["what", "value"], *rows]
+
+
 def test_numbers_in_a_table_keep_their_sign():
     table = csv_text(["what", "value"], [["=1+1", -0.5], ["-1", None]])
     assert list(csv.reader(io.StringIO(table))) == [["what", "value"], ["'=1+1", "-0.5"], ["'-1", ""]]

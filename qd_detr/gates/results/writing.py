@@ -132,11 +132,13 @@ def sample_table(
 
 def csv_text(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Return a table as CSV; empty cells stand for None."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow([_cell(name) for name in head])
-    table.writerows([[_cell(value) for value in row] for row in rows])
-    return text.getvalue()
+    lines = []
+    for row in (head, *rows):
+        line = io.StringIO()
+        # A cell with a carriage return is quoted only where that ends lines; unquoted it would begin a row of its own.
+        csv.writer(line, lineterminator="\r\n").writerow([_cell(value) for value in row])
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def _figure_names(analysis: GateAnalysis) -> list[str]:
