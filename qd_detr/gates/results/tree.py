@@ -119,9 +119,10 @@ class ResultsTree:
         for folder in filter(Path.is_dir, (self.output_dir / name for name in _FOLDERS)):
             if not os.access(folder, os.W_OK | os.X_OK):
                 return f"no permission in {folder}"
-            for place in os.scandir(folder):
-                if place.name.endswith(_SUFFIXES) and place.is_dir(follow_symlinks=False):
-                    return f"{place.path} is in the way: it is a folder; move it"
+            with os.scandir(folder) as places:
+                for place in places:
+                    if place.name.endswith(_SUFFIXES) and place.is_dir(follow_symlinks=False):
+                        return f"{place.path} is in the way: it is a folder; move it"
         return None
 
     def __enter__(self) -> ResultsTree:
