@@ -408,6 +408,13 @@ def _look_at_media(out: Path) -> None:
             ):
                 raise Wrong(f"{path.name} has live Markdown: {line[:200]!r}")
         _no_steering(path, shown)
+    for path in out.rglob("*.tex"):
+        text = path.read_text(encoding="utf-8")
+        if text.count(r"\end{verbatim}") > 1 or re.search(
+            r"(?<!\\)\\input|\\write18", text.split(r"\begin{verbatim}")[0]
+        ):
+            raise Wrong(f"{path.name} has live LaTeX")
+        _no_steering(path, text)
     for path in out.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         if "<img src=x" in text or "<script>alert(1)" in text:
@@ -540,9 +547,10 @@ def _forge_manifest(rng: random.Random, manifest: Path, target: Path, place: Wor
     content = json.loads(manifest.read_text())
     how = rng.random()
     if how < 0.3 and target != manifest:
-        target.write_bytes(damaged_bytes(rng, target.read_bytes()))
         if target.name == "index.jsonl" and rng.random() < 0.7:
             _forge(rng, target)
+        else:
+            target.write_bytes(damaged_bytes(rng, target.read_bytes()))
         sums = content.get("sha256", {})
         sums[target.relative_to(manifest.parent).as_posix()] = hashlib.sha256(target.read_bytes()).hexdigest()
     elif how < 0.7:
