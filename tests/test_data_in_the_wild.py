@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import test_legacy_model as certificate_command
 from qd_detr.gates.evaluation.tvsum import youtube_average_precision
 from qd_detr.gates.weights.scalars import PlainDtype, plain_number
 from run_gate_analysis import main
@@ -183,6 +184,44 @@ def test_a_cut_at_max_v_l_is_counted_named_and_windows_beyond_it_told_apart(tiny
     assert (coverage["windows"], coverage["windows_beyond"], coverage["queries_beyond"]) == (4, 1, [100])
     assert "Of 1 video the model sees the first max_v_l clips alone" in report
     assert "1 of 4 annotated windows begin after what the model saw" in report
+
+
+def test_max_v_l_of_minus_1_cuts_nothing(tiny, tmp_path):
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    content["opt"].max_v_l = -1
+    torch.save(content, tiny.checkpoint)
+    for folder, columns in (("slowfast", 6), ("pann", 5)):
+        rows = np.random.default_rng(1).normal(size=(90, columns)).astype(np.float32)
+        for path in data_of(tiny, folder).glob("v0_*"):
+            np.savez(path, features=rows) if path.suffix == ".npz" else np.save(path, rows)
+    tiny.queries[0] |= {"duration": 180, "relevant_windows": [[170, 174]], "relevant_clip_ids": [85, 86]}
+    tiny.rewrite()
+    analysed(tiny)
+    assert result(tiny, "audit.json")["coverage"]["cut"] == []
+    assert result(tiny, "individual_samples/100_details.json")["layer_analysis"][0]["attention_gate"]["shape"] == [
+        1,
+        90,
+        1,
+    ]
+    argv = ["--model_path", str(tiny.checkpoint), "--output_dir", str(tmp_path / "certificate"), "--device", "cpu"]
+    assert certificate_command.main(argv) == 0
+
+
+@pytest.mark.parametrize("name", ["charades", "tacos", "activitynet"])
+def test_annotations_of_neighbouring_benchmarks_have_windows_and_ids_as_text(tiny, name):
+    """As their jsonl files are written: qid as text, windows in fractions of a second, no saliency."""
+    content = torch.load(tiny.checkpoint, weights_only=False)
+    content["opt"].dset_name = name
+    torch.save(content, tiny.checkpoint)
+    for query in tiny.queries:
+        del query["saliency_scores"], query["relevant_clip_ids"]
+        query |= {"qid": str(query["qid"]), "duration": query["duration"] - 0.41, "relevant_windows": [[1.7, 6.93]]}
+    tiny.rewrite()
+    report = analysed(tiny)
+    metrics = result(tiny, "metrics.json")
+    assert metrics["brief"]["MR-full-mAP"] is not None
+    assert all(name.startswith("MR-") for name in metrics["brief"])
+    assert "Highlight metrics are missing" in report
 
 
 def test_one_short_audio_file_does_not_cut_a_video_silently(tiny, caplog):

@@ -34,6 +34,10 @@ class InputSizes(Protocol):
         """Text features."""
 
 
+NO_CUT = 1 << 31
+"""More clips than any video has: what the option max_v_l means by -1."""
+
+
 @dataclass(frozen=True)
 class FeatureSpec:
     """What a model wants of its features, as its options and its weights say.
@@ -66,7 +70,7 @@ class FeatureSpec:
             v_feat_dirs=tuple(options["v_feat_dirs"]),
             t_feat_dir=options["t_feat_dir"],
             a_feat_dir=options["a_feat_dir"],
-            max_v_l=options["max_v_l"],
+            max_v_l=NO_CUT if options["max_v_l"] == -1 else options["max_v_l"],
             max_q_l=options["max_q_l"],
             normalize_video=not options["no_norm_vfeat"],
             normalize_text=not options["no_norm_tfeat"],

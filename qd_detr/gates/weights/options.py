@@ -281,6 +281,8 @@ def _check_types(options: dict[str, Any], origins: dict[str, str]) -> None:
             raise wrong(name, "true or false")
     for name in _COUNTS:
         value = options[name]
+        if name == "max_v_l" and value == -1:
+            continue  # what related code bases write for videos that are not cut
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise wrong(name, "a positive integer")
     clip_length = options["clip_length"]

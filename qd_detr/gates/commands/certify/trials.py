@@ -28,14 +28,15 @@ from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.agreement import OwnPrediction, compare
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, ranked_windows, submission_lines
 from qd_detr.gates.runs.saved import find_saved, own_predictions, saved_order
-from qd_detr.gates.weights.options import Settings
+from qd_detr.gates.weights.options import DEFAULTS, Settings
 
 ALONE = 8  # samples that are also run alone and by the second implementation
 
 
 def try_on_random_inputs(subject: Subject, model: QDDETR, settings: Settings) -> None:
     """Ask what can be asked without data."""
-    batch = random_batch(settings.architecture, settings.options["max_v_l"])
+    longest = settings.options["max_v_l"]
+    batch = random_batch(settings.architecture, DEFAULTS["max_v_l"] if longest == -1 else longest)
     proof = TrackingProof()
     _reference(subject, model, settings, singles(batch), "random", proof)
     proof.add(tracked_and_untracked(model, batch)[1])
