@@ -38,15 +38,16 @@ def moves_sentence(data: dict[str, Any], texts: Texts) -> list[str]:
 
 
 def timeline_sentence(findings: RunFindings, texts: Texts) -> list[str]:
-    """Return where the contributions lie, where turned ones do not give the same."""
+    """Return whether the contributions lie inside the moments; nothing where no sample tells."""
     moments = findings.sections.get("timeline", {}).get("moments")
     if not moments or not moments["applies"]:
         return []
     p = moments["size"]["p"]
-    if p is None or p >= SIGNIFICANT:
+    if p is None:
         return []
     shares = {"share": percent(moments["share_inside"]), "clips": percent(moments["share_of_clips"])}
     found = "inside" if moments["share_inside"] > moments["share_of_clips"] else "outside"
+    found = found if p < SIGNIFICANT else "same"
     return [texts(f"timeline.{found}", n=moments["n"], p=p_text(p), **shares)]
 
 
