@@ -6,6 +6,10 @@ SHARED holds `relatives/` (a folder per family, `val12.jsonl`), `legacy/` and `q
 row: the family found, alone and certified exact; raw gates within 1e-5 of the recorded ones and outputs within 1e-4,
 alone (`_a`) and in the legacy batch (`_b`); every prediction repeated in both senses of "Batches"; nothing on stderr.
 `--everything` runs instead the flags that a family could break, and a run that is killed and resumed.
+
+Measured on the ten relatives (12 queries each) and the base three (96): certificate 0, "exact", in all 13; gates within
+1.4e-6, outputs within 2.6e-5 (2.4e-6 without elementwise gates and 96 queries), every prediction repeated alone and in
+the batch. With everything: exit 0, timelines complete (largest residual 1e-3), resumed trees equal to the byte.
 """
 
 from __future__ import annotations
