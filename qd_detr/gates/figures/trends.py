@@ -273,23 +273,21 @@ def _draw_panel(axes: Axes, panel: Panel, n_layers: int) -> None:
 
 
 def _name_lines(axes: Axes, panel: Panel) -> None:
-    """Name the lines that are no layers' inside the panel, at the right, where the x axis is moved on for them."""
-    named = [series for series in panel.series if series.name and series.layer_idx is None]
-    if not named:
-        return
+    """Name the lines that are no layers' inside the panel: one in its title, several in a legend where there is room."""
+    named = [index for index, series in enumerate(panel.series) if series.name and series.layer_idx is None]
     inches = axes.get_position().width * style.PAGE_WIDTH_IN
-    names = [shorten(printable(series.name), 0.3 * inches, _LEGEND_PT) for series in named]
-    share = (max(text_width_in(name, _LEGEND_PT) for name in names) + 0.5) / inches
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, low + (high - low) / (1 - share))
-    handles = [
-        Line2D([], [], color=_LINE_COLOURS[index % 8], linestyle=_LINE_STYLES[index % 4], linewidth=1.3)
-        for index, series in enumerate(panel.series)
-        if series in named
-    ]
-    entries = axes.legend(handles, names, loc="upper right", labelspacing=0.25)
-    for artist, name in zip(entries.get_texts(), names, strict=True):
-        put_text(artist, name)
+    if len(named) == 1:
+        title = f"{panel.title}: {printable(panel.series[named[0]].name)}"
+        put_text(axes.set_title(""), shorten(title, inches, 8.5, "bold"))
+    elif named:
+        handles = [
+            Line2D([], [], color=_LINE_COLOURS[one % 8], linestyle=_LINE_STYLES[one % 4], linewidth=1.3)
+            for one in named
+        ]
+        names = [shorten(printable(panel.series[one].name), 0.5 * inches, _LEGEND_PT) for one in named]
+        entries = axes.legend(handles, names, loc="best", labelspacing=0.25)
+        for artist, name in zip(entries.get_texts(), names, strict=True):
+            put_text(artist, name)
 
 
 def _layer_legend(layers: dict[int, str]) -> list[list[int]]:
