@@ -10,9 +10,9 @@ that is said to differ in at most 5 % of the data sets in which all slices are a
 
 Measured with 2,000 data sets a line: false helps or hurts 0 to 3.5 % at 2 to 90 source videos; coverage 94.3 to 100 % at
 10, 20 and 90; false equivalent 0 to 2.1 %; a slice said to differ 0 to 0.4 %; two groups said of one mode 0 to 2.5 %.
-Power, half of the effects each way: AP effects 79.6 % at 10 source videos and 78.9 to 81.9 % from 14 on, 75.0 and 76.0 % at
-8 and 6; R1 of which 5 % flip 79.8 to 83.1 % at 6 to 474, 10 % flip 76.3 to 82.6 %; 20 % flip 77.1 to 82.2 % from 14 on, 71.5
-to 74.2 % below; 2 % flip 80.6 to 87.4 % (of 20 videos a third show no flip and state no effect). Some minutes on one core.
+Power, half of the effects each way, at 6, 10, 20, 40, 90 and 474 source videos: 77.0 to 83.0 % from 20 on for AP effects and
+for R1 of which 5, 10 or 20 % flip, and at 10 but for 73.9 % with 20 % flips; at 6 it is 76.3 % (AP), 79.3, 76.4 and 67.3 %.
+With 2 % flips 81.2 to 85.5 %: few videos show a flip, and data sets that show one state too large an effect.
 
 Data sets that share their cluster sizes, and the draws of the bootstrap, are columns of one call.
 """
