@@ -5,8 +5,13 @@
 Two groups of runs answer the same queries. "hits": a query is found or not, by a logistic model in which queries,
 queries within a group, runs (the seed), and runs on a query each have a normal part. "AP": the logistic itself, a
 score between. Per size of the seed's part (standard deviation of a run's mean over that of a mean over videos) a line:
-how often the interval of the difference covers the true one (wanted: 93 to 97 %), the share of false verdicts where
-the truth is 0, and the mean length. "videos only" is what intervals would cover that leave the seeds out.
+how often the interval of the difference covers the true one (wanted: 93 to 97 %), and its mean length. "videos only" is
+what intervals would cover that leave the seeds out.
+
+Measured with 600 data sets a line (2, 3 and 5 runs; 1,000 for 4 runs), whose error is 0.6 to 1.1 %: 92.7 to 98.2 %, 96.0 %
+on the mean of all 32 lines. The highest stand where there is no seed variance to find (97.0 % on the mean of these lines,
+95.5 % without seeds there): the intervals over videos are on the safe side, and a variance cannot be found below 0. With the
+seed's part at 0.4 intervals over videos alone cover 23 to 61 %.
 """
 
 from __future__ import annotations

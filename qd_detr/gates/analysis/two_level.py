@@ -105,7 +105,7 @@ def two_level_bootstrap(
             for g in range(len(samples))
             for h in range(g + 1, len(samples))
         },
-        drawn=drawn,
+        drawn=drawn[0] + drawn[1],
     )
 
 
@@ -138,27 +138,28 @@ class _Group:
 
 def _drawn(
     samples: Sequence[_Group], defined: NDArray[np.bool_], members: NDArray[np.intp], draws: int, seed: int
-) -> Array:
-    """Return the groups' means in each draw (D, G, K)."""
+) -> tuple[Array, Array]:
+    """Return the groups' means in each draw of source videos, and how each draw of runs moves them, (D, G, K) both."""
     columns = defined.shape[1]
     features = np.concatenate([*(group.per_query for group in samples), defined], axis=1)
     totals = np.concatenate(list(resampled_totals(cluster_sums(features, members), draws, seed)))
     with np.errstate(divide="ignore", invalid="ignore"):
         drawn = totals[:, :-columns].reshape(draws, len(samples), columns) / totals[:, None, -columns:]
+    deviations = np.zeros_like(drawn)
     rng = np.random.default_rng([seed, 1])
     for g, group in enumerate(samples):
         if group.n_runs > 1:
             taken = rng.multinomial(group.n_runs - 1, [1 / group.n_runs] * group.n_runs, size=draws)  # (D, R)
             share = np.maximum(0.0, group.of_seeds)
             scale = np.sqrt(np.divide(share, group.of_runs, where=group.of_runs > 0, out=0 * group.of_runs))
-            drawn[:, g] += taken / (group.n_runs - 1) @ ((group.run_means - group.mean) * scale)
-    return np.asarray(drawn)
+            deviations[:, g] = taken / (group.n_runs - 1) @ ((group.run_means - group.mean) * scale)
+    return np.asarray(drawn), deviations
 
 
 def _estimate(
     samples: Sequence[_Group],
     weights: Sequence[float],
-    drawn: Array,
+    drawn: tuple[Array, Array],
     defined: NDArray[np.bool_],
     members: NDArray[np.intp],
     k: int,
@@ -179,13 +180,16 @@ def _estimate(
     of_videos = spread["standard_error"] ** 2
     several = [(weight, group) for weight, group in used if group.n_runs > 1]
     of_seeds = max(0.0, float(sum(weight**2 * group.of_seeds[k] for weight, group in several)))
+    # A group whose runs differ by less than their videos explain takes from the variance; its draws cannot.
+    drawn_variance = float(sum(weight**2 * max(0.0, group.of_seeds[k]) for weight, group in several))
+    moved = math.sqrt(of_seeds / drawn_variance) if drawn_variance else 0.0
     df: float = n_clusters - 1
     if several and n_clusters > 1:
         spread["standard_error"] = math.sqrt(of_videos + of_seeds)
         df = _degrees_of_freedom(of_videos, of_seeds, several, n_clusters, k)
     interval = interval_of(
         float(estimate),
-        drawn[:, :, k] @ np.asarray(weights),
+        drawn[0][:, :, k] @ np.asarray(weights) + moved * (drawn[1][:, :, k] @ np.asarray(weights)),
         spread,
         n=n,
         n_clusters=n_clusters,
