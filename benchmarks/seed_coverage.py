@@ -4,7 +4,7 @@
 
 Two groups of runs answer the same queries. "hits": a query is found or not, by a logistic model in which queries,
 queries within a group, runs (the seed), and runs on a query each have a normal part. "AP": the logistic itself, a
-score between. Per size of the seed's part (standard deviation of a run's mean over that of a mean over videos) a line:
+score between. Per size of the seed's part (a standard deviation in logits; a query's own is 1.5) a line:
 how often the interval of the difference covers the true one (wanted: 93 to 97 %), and its mean length. "videos only" is
 what intervals would cover that leave the seeds out.
 
