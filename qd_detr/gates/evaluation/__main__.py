@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -144,7 +145,7 @@ def _check_comparison(args: argparse.Namespace, inputs: Sequence[Path]) -> None:
             raise RequestError(f"--figure {args.figure}: expected a name that ends in .png, .pdf or .svg")
     if not 0 < args.margin <= 100:
         raise RequestError(f"--margin must be above 0 and at most 100 percent points; got {args.margin:g}")
-    files = [path.resolve() for path in (args.submission, *args.against)]
+    files = [os.path.realpath(path) for path in (args.submission, *args.against)]
     if len(set(files)) < len(files):
         raise RequestError("--submission and --against name one file twice; give each once")
 
@@ -161,7 +162,7 @@ def _names(paths: Sequence[Path]) -> dict[str, Path]:
 def _check_output(path: Path, inputs: Sequence[Path], flag: str) -> None:
     if path.is_dir():
         raise RequestError(f"{flag} {path} is a folder; give the path of a file")
-    if path.resolve() in [given.resolve() for given in inputs]:
+    if os.path.realpath(path) in [os.path.realpath(given) for given in inputs]:
         raise RequestError(f"{flag} {path} is an input of this command and would be overwritten; give another path")
     if not path.parent.is_dir():
         raise RequestError(f"{flag} {path}: there is no folder {path.parent}; make it first")

@@ -240,7 +240,8 @@ def _as_it_starts(key: str, value: Tensor) -> bool | None:
         start = 0.25
     else:
         return None
-    return bool((value == start).all()) if value.is_floating_point() else None
+    dense = value.is_floating_point() and not value.is_sparse and not value.is_meta  # others are refused later
+    return bool((value == start).all()) if dense else None
 
 
 def _options(options: Sequence[Mapping[str, Any]], likely: Sequence[str]) -> Evidence | None:

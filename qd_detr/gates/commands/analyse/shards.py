@@ -37,6 +37,7 @@ from qd_detr.gates.wording import LANGUAGES
 _FORMAT = "qd_detr-gates shard/1"
 # What may differ between the shards of one run: where and how it works, not what comes out.
 _OF_THE_PROCESS = ("output_dir", "quiet", "resume", "history_memory_mb", "missing_list", "device", "shard")
+_FILE_BYTES_MAX = 4 << 30  # of a shard of gates, many times over: a file that claims more is not read
 _CHOICES = {"figure_format": FIGURE_FORMATS, "lang": LANGUAGES}
 _SCHEMA = {
     "format": lambda value: value == _FORMAT,
@@ -286,7 +287,7 @@ def _check_files(place: Path, manifest: Mapping[str, Any]) -> None:
             raise RequestError(f"{place / name} is not in the shard's {MANIFEST}; remove it, or do that shard again")
         if not is_plain_file(place / name):
             raise RequestError(f"{place / name} is missing; do that shard again")
-        if sum_of(place / name) != sums[name]:
+        if (place / name).stat().st_size > _FILE_BYTES_MAX or sum_of(place / name) != sums[name]:
             raise RequestError(
                 f"{place / name} is damaged: its bytes are not those it was written with; do that shard again"
             )
