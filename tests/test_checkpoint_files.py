@@ -343,7 +343,7 @@ def test_the_gating_type_runs_as_trained_or_as_asked_where_the_weights_allow(leg
         ({"fusion_n_heads": 0}, "fusion_n_heads"),
         ({"use_txt_pos": "yes"}, "use_txt_pos .*true or false"),
         ({"use_txt_pos": None}, "use_txt_pos"),
-        ({"max_v_l": -1}, "max_v_l"),
+        ({"max_v_l": -2}, "max_v_l"),
         ({"max_v_l": 7.5}, "max_v_l"),
         ({"clip_length": 0}, "clip_length .*seconds"),
         ({"clip_length": float("nan")}, "clip_length"),

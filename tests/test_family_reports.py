@@ -36,7 +36,7 @@ def test_three_gates_are_reported_by_name_and_0_is_not_called_off_where_it_is_no
     assert "Family of gated models: scaled_film." in report
     assert "The FFN gate is off at -1, not at 0." in report
     assert "| layer 1 FFN shift gate (a shift of every feature) | 0 |" in report
-    assert "every ffn shift gate off" in report
+    assert "all ffn shift gates off" in report
     near_zero = next((line for line in report.splitlines() if line.startswith("- Near 0 in at least half")), "")
     assert "FFN gate" not in near_zero
 

@@ -113,7 +113,7 @@ def test_an_output_folder_that_cannot_be_made_is_a_wrong_request(tiny, capsys):
 def test_running_out_of_memory_is_a_failed_run_that_can_be_continued(tiny, monkeypatch, capsys, error):
     from qd_detr.gates.runs import inference
 
-    original, seen = inference.submission_lines, 0
+    original, seen = inference.lines_of, 0
 
     def short(*args, **kwargs):
         nonlocal seen
@@ -122,7 +122,7 @@ def test_running_out_of_memory_is_a_failed_run_that_can_be_continued(tiny, monke
             raise error
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(inference, "submission_lines", short)
+    monkeypatch.setattr(inference, "lines_of", short)
     argv = tiny.argv("--no_figures", "--batch_size", "1")
     assert main(argv) == 1
     told = capsys.readouterr().err

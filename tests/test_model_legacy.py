@@ -19,7 +19,7 @@ from qd_detr.gates.data.samples import Samples, open_samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs import inference
 from qd_detr.gates.runs.inference import PassSettings, SampleResult, run_pass
-from qd_detr.gates.runs.postprocess import PostprocessingOptions, raw_predictions, submission_lines
+from qd_detr.gates.runs.postprocess import PostprocessingOptions, lines_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TYPES = pytest.mark.parametrize("gating_type", ["global", "clipwise", "elementwise"])
@@ -138,16 +138,15 @@ def run(
     """Run the product's own pass; also note every sample's windows before rounding."""
     noted: dict[Any, Unrounded] = {}
 
-    def noting(queries, outputs, options):
-        raw = raw_predictions(outputs)
+    def noting(queries, raw, options):
         for b, query in enumerate(queries):
             order = np.argsort(-raw.score[b], kind="stable")
             centre, width = raw.span_cxw[b].astype(float).T
             times = np.stack([centre - width / 2, centre + width / 2], axis=1) * query.duration_s
             noted[query.qid] = Unrounded(times[order], raw.score[b].astype(float)[order])
-        return submission_lines(queries, outputs, options)
+        return lines_of(queries, raw, options)
 
-    monkeypatch.setattr(inference, "submission_lines", noting)
+    monkeypatch.setattr(inference, "lines_of", noting)
     samples = legacy.samples.planned(batch_size, mixed_lengths=legacy_batches)
     settings = PassSettings(legacy_batches=legacy_batches, postprocessing=legacy.options)
     run_batches = run_pass(legacy.model, samples, settings)
