@@ -134,6 +134,26 @@ def test_the_certificate_names_what_is_left_and_never_calls_a_guess_exact(
     assert ("Usable and exact." in out) == (len(said) == 1)
 
 
+def test_a_scaled_gate_whose_temperature_no_option_states_is_not_called_exact(data, tmp_path, capsys):
+    model = build(replace(tiny.tiny_model("clipwise").architecture, family="scaled", settings={"temperature": 2.0}))
+    scramble(model)
+    options = {**tiny.tiny_options("clipwise"), "v_feat_dim": 2 * tiny.planted.D + 2}
+    for told in ({"mha_gate_temp": 2.0}, {}):
+        content = {"model": model.state_dict(), "opt": argparse.Namespace(**options, **told)}
+        torch.save(content, tmp_path / "model_best.ckpt")
+        argv = [
+            "--model_path",
+            str(tmp_path / "model_best.ckpt"),
+            "--output_dir",
+            str(tmp_path / "o"),
+            "--device",
+            "cpu",
+        ]
+        assert test_legacy_model.main(argv) == (0 if told else 1)
+        assert ("Usable and exact." in (out := capsys.readouterr().out)) == bool(told)
+    assert "no options state mha_gate_temp" in " ".join(out.split())
+
+
 CALLS = """
 class Transformer:
     def forward(self, src):

@@ -71,7 +71,11 @@ def conflicts(checkpoint: Checkpoint, config: Options, family: Family) -> list[s
     inside, beside = checkpoint.embedded, checkpoint.opt_json
     if inside is None or beside is None:
         return []
-    asked = [name for name in (*INVISIBLE, *family.reads, *AROUND) if name not in (config or {})]
+    asked = [
+        name
+        for name in dict.fromkeys((*INVISIBLE, *family.questions, *family.reads, *AROUND))
+        if name not in (config or {})
+    ]
     names = [name for name in asked if name in inside and name in beside]
     if not gating_is_open(checkpoint, family):
         names = [name for name in names if name != "gating_type"]  # the weights decide it
@@ -83,7 +87,10 @@ def conflicts(checkpoint: Checkpoint, config: Options, family: Family) -> list[s
 
 
 def readings_of(checkpoint: Checkpoint, questions: Sequence[str]) -> list[Reading]:
-    """Return every combination of answers to open questions that the weights would fit."""
+    """Return every combination of answers to open questions that the weights would fit.
+
+    An option of which any number fits, as a family may have, stays at its default.
+    """
     hidden_dim = checkpoint.weights["global_rep_token"].shape[0]
     heads = [count for count in range(1, _MOST_HEADS + 1) if hidden_dim % count == 0]
     answers: dict[str, list[Any]] = {
@@ -92,9 +99,10 @@ def readings_of(checkpoint: Checkpoint, questions: Sequence[str]) -> list[Readin
         "fusion_n_heads": heads,
         "use_txt_pos": [False, True],
     }
+    listed = [name for name in questions if name in answers]
     return [
-        dict(zip(questions, combination, strict=True))
-        for combination in itertools.product(*(answers[name] for name in questions))
+        dict(zip(listed, combination, strict=True))
+        for combination in itertools.product(*(answers[name] for name in listed))
     ]
 
 
@@ -103,7 +111,12 @@ def other_readings(checkpoint: Checkpoint, settings: Settings) -> list[Reading]:
     family = FAMILIES[settings.recognition.family]
     taken = {name: settings.options[name] for name in INVISIBLE}
     names = [*(["gating_type"] if gating_is_open(checkpoint, family) else []), *family.questions, "use_txt_pos"]
-    return [reading for name in names for reading in readings_of(checkpoint, [name]) if reading[name] != taken[name]]
+    return [
+        reading
+        for name in names
+        for reading in readings_of(checkpoint, [name])
+        if reading and reading[name] != taken[name]
+    ]
 
 
 def settings_for(checkpoint: Checkpoint, config: Options, reading: Reading, recognition: Recognition) -> Settings:

@@ -238,8 +238,17 @@ def _ambiguous(subject: Subject, questions: Sequence[str]) -> None:
     nameless = not settings.options["v_feat_dirs"] and subject.request.v_feat_dirs is None
     samples = None if nameless else requested_samples(subject.request, settings)
     facts = {"open": list(questions), "readings_that_fit": len(readings)}
-    answers = [_answers(name, readings) for name in questions]
-    subject.certificate.answer("settings", False, "open", answers, facts, names=", ".join(questions))
+    answers = [_answers(name, readings) for name in questions if name in readings[0]]
+    numbers = [name for name in questions if name not in readings[0]]
+    subject.certificate.answer(
+        "settings",
+        False,
+        "open_number" if numbers else "open",
+        answers,
+        facts,
+        names=", ".join(questions),
+        numbers=", ".join(numbers),
+    )
     if not _keys(subject, settings):
         return
     _tensors(subject, subject.build(settings))

@@ -137,10 +137,10 @@ def _readings_lines(certificate: Certificate, texts: Texts, width: int) -> list[
 def _example(open_names: list[str], readings: list[dict[str, Any]]) -> dict[str, Any]:
     """Return options that would decide: those of the one reading that repeats every saved prediction, if there is one."""
     whole = [found["reading"] for found in readings if found["agree"] == found["queries"]]
-    if len(whole) == 1:
+    if len(whole) == 1 and set(whole[0]) == set(open_names):
         return whole[0]
     made_up = {"gating_type": EXCHANGEABLE[-1], "nheads": 8, "fusion_n_heads": 4}
-    return {name: made_up[name] for name in open_names}
+    return {name: made_up.get(name, 1.5) for name in open_names}
 
 
 def report_json(certificate: Certificate) -> dict[str, Any]:

@@ -134,7 +134,9 @@ class Walk:
         else:
             readings = claims.readings_of(self.checkpoint, questions)
             terminal.say("about.title")
-            terminal.say("about.open", "  ", count=len(readings), names=", ".join(questions))
+            listed = all(name in readings[0] for name in questions)
+            text = "about.open" if listed else "about.open_number"
+            terminal.say(text, "  ", count=len(readings), names=", ".join(questions))
         return True
 
     def _checkpoint_row(self, path: Path) -> tuple[str, str, str]:

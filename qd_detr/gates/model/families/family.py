@@ -52,7 +52,7 @@ class Family:
         settings: from weights and options, what else decides its function; see `Architecture.settings`.
         like: what it is, in a few words.
         questions: the options that decide its function and that no weight shows, beside the gating type.
-        reads: other options that decide it, with a default of their own.
+        reads: other options that decide it, hard-wired to their defaults where its code did not have them.
         fusion_n_heads: the heads of its fusion, where its code hard-wires them.
         untrained: a regular expression of those encoder tensors (`transformer.encoder.layers.{i}.*`) that its training
             leaves as they start (`NOTHING`: it trains them all). None: no evidence but the keys, or the user, tells it.

@@ -62,7 +62,7 @@ FAMILY = Family(
     layer=FilmLayer,
     marks=r"\.gating_function\.ffn_beta$",
     settings=settings_of,
-    reads=("mha_gate_temp",),
+    questions=("nheads", "fusion_n_heads", "mha_gate_temp"),
     copies={
         "transformer.py": (PLAIN_TRANSFORMER,),
         "model.py": ("9f29ed259f737e69",),
