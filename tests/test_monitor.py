@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from qd_detr.gates.analysis.evolution import events
 from qd_detr.gates.errors import RequestError, RunError
+from qd_detr.gates.figures import wording
+from qd_detr.gates.figures.texts import EN
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.monitor import GateMonitor, writing
 from qd_detr.gates.monitor.__main__ import main
@@ -58,7 +61,7 @@ def test_an_epoch_writes_its_tree_and_the_evolution(tmp_path):
 def test_the_figure_is_drawn_on_the_way_only_where_that_costs_little(tmp_path, monkeypatch, epoch_s, drawn):
     now, seen = [0.0], []
 
-    def draw(directory, data):
+    def draw(directory, data, lang):
         now[0] += 0.5
         seen.append(data["epochs"][-1]["epoch"])
 
@@ -234,6 +237,8 @@ def test_another_model_in_the_same_folder_is_refused(tmp_path):
         GateMonitor(fusion, tmp_path, tensorboard=False)
     with pytest.raises(RequestError, match="is not a folder"):
         GateMonitor(fusion, tmp_path / "gate_evolution.json" / "below", tensorboard=False)
+    with pytest.raises(ValueError, match="writes in en or ko; got lang='fr'"):
+        GateMonitor(fusion, tmp_path, lang="fr")
 
 
 def test_a_figure_that_a_killed_run_left_undrawn_is_drawn_by_the_next(tmp_path):
@@ -246,6 +251,22 @@ def test_a_figure_that_a_killed_run_left_undrawn_is_drawn_by_the_next(tmp_path):
     monitor._writer._evolution._outstanding = None  # as after SIGKILL
     GateMonitor(fusion, tmp_path, tensorboard=False).close()
     assert figure.exists()
+
+
+@pytest.mark.parametrize("has_font", [True, False])
+def test_a_monitor_told_to_writes_figure_and_report_in_korean(tmp_path, monkeypatch, caplog, has_font):
+    drawn = []
+    monkeypatch.setattr(writing, "save_figure", lambda figure, path: (drawn.append(figure), path.write_bytes(b"")))
+    monkeypatch.setattr(wording, "lacking", lambda characters: set() if has_font else {"가"})
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False, lang="ko")
+    with monitor.epoch(0):
+        forward(fusion)
+    monitor.close()
+    words = "\n".join(text.get_text() for text in drawn[0].findobj(Text))
+    assert ("훈련에 따른 게이트의 변화" in words, "Gates over training" in words) == (has_font, not has_font)
+    assert (EN["no_font.ko"][:40] in words, EN["no_font.ko"] in caplog.messages) == (not has_font, not has_font)
+    assert "레이어" in (tmp_path / "epoch_0" / "ANALYSIS_REPORT.md").read_text()
 
 
 def test_tensorboard_gets_scalars_and_histograms(tmp_path, monkeypatch):
@@ -401,9 +422,11 @@ def test_a_folder_of_checkpoints_gives_the_same_evolution_after_the_fact(tmp_pat
     assert "MR-full-mAP" in data["epochs"][0]["metrics"]
     assert data["epochs"][0]["layers"][0]["attention"] != data["epochs"][1]["layers"][0]["attention"]
     capsys.readouterr()
-    assert main([*argv, "--max_samples", "1"]) == 0  # again: nothing of the first remains
+    assert "레이어" not in (tmp_path / "out" / "epoch_4" / "ANALYSIS_REPORT.md").read_text()
+    assert main([*argv, "--max_samples", "1", "--lang", "ko"]) == 0  # again: nothing of the first remains
     data = json.loads((tmp_path / "out" / "gate_evolution.json").read_text())
     assert [e["total_samples"] for e in data["epochs"]] == [1, 1]
+    assert "레이어" in (tmp_path / "out" / "epoch_4" / "ANALYSIS_REPORT.md").read_text()
     (folder / "model_e0014.ckpt").write_bytes(b"damaged")
     fresh = tmp_path / "fresh"
     assert main([*argv[:-3], "--output_dir", str(fresh), "--legacy_model"]) == 2

@@ -187,7 +187,7 @@ SCENARIOS = {
     "nothing": (contextlib.nullcontext(), ["--lr", "1e-12", "--dropout", "0", "--input_dropout", "0", "--n_epoch", "1"]),
 }
 monitors = []
-made = mock.patch.object(command, "GateMonitor", lambda *args: monitors.append(1) or GateMonitor(*args))
+made = mock.patch.object(command, "GateMonitor", lambda *a, **k: monitors.append(1) or GateMonitor(*a, **k))
 
 
 def scenarios():

@@ -29,6 +29,7 @@ def test_a_run_with_the_monitor_equals_one_without_to_the_bit(dataset, finished,
 @pytest.mark.parametrize(("every", "epochs"), [(1, [0, 1, 2, 3]), (2, [1, 3])])
 def test_every_epoch_and_every_second_one_is_watched_where_that_is_asked(dataset, tmp_path, every, epochs):
     watched = tmp_path / "watched"
-    assert train.main([*flags(dataset, watched, eval_every=1), "--gate_monitor_every", str(every)]) == 0
+    assert train.main([*flags(dataset, watched, eval_every=1), "--gate_monitor_every", str(every), "--lang", "ko"]) == 0
     data = json.loads((watched / "training_analysis" / "gate_evolution.json").read_text())
     assert [record["epoch"] for record in data["epochs"]] == epochs
+    assert "레이어" in (watched / "training_analysis" / "epoch_3" / "ANALYSIS_REPORT.md").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, exit_status, log_to_stderr, program, say
+from qd_detr.gates.wording import LANGUAGES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--feature_root", type=Path, help="features are in R/<last component of the options' folders>")
     add("--max_samples", type=int, help="the first N samples (default: all)")
     add("--figures", action="store_true", help="also draw each epoch's figures")
+    add("--lang", choices=LANGUAGES, default="en", help="language of the reports and figures (default: en)")
     add("--device", default="auto", help="auto, cpu, cuda, ... (default: auto)")
     return parser
 
@@ -52,6 +54,7 @@ def _watch(args: argparse.Namespace) -> None:
         feature_root=args.feature_root,
         max_samples=args.max_samples,
         device=args.device,
+        lang=args.lang,
     )
     say(f"Evolution: {watch_checkpoints(args.checkpoints, request, figures=args.figures)}")
 

@@ -44,7 +44,8 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
     An evolution that is in the output folder already is replaced.
 
     Args:
-        request: how to run each (its model_path is replaced, its output_dir gets the evolution).
+        request: how to run each (its model_path is replaced, its output_dir gets the evolution), and in which language
+            reports and figures are.
 
     Raises:
         RequestError: as `prepare`, for any of the checkpoints, before anything is written.
@@ -64,7 +65,7 @@ def watch_checkpoints(folder: str | Path, request: AnalysisRequest, *, figures: 
         raise RequestError(
             f"{folder} holds checkpoints of several models ({told:.300}); keep those of one training in it"
         )
-    writer = EpochWriter(request.output_dir, figures=figures, tensorboard=True, continued=None)
+    writer = EpochWriter(request.output_dir, figures=figures, tensorboard=True, lang=request.lang, continued=None)
     for epoch, one in requests.items():
         prepared = prepare(one)
         collector = GateCollector(prepared.model.avigate_fusion.facts)

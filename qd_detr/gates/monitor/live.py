@@ -17,6 +17,7 @@ from qd_detr.gates.errors import RequestError, RunError
 from qd_detr.gates.fusion import AVIGATEFusionCustom
 from qd_detr.gates.monitor.metrics import plain_metrics
 from qd_detr.gates.monitor.writing import EpochWriter
+from qd_detr.gates.wording import LANGUAGES
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +47,13 @@ class GateMonitor:
         tensorboard: also write TensorBoard scalars and histograms into `directory/tensorboard` where it is installed.
         log: called after every watched epoch with {"epoch": number, "gates/...": value, "validation/...": value}, floats as
             TensorBoard gets them: `wandb.log`, `trackio.log`, or a line of your own around `mlflow.log_metrics`.
+        lang: "en" or "ko", the language of the epochs' reports and of the figures.
         strict: raise what goes wrong in an epoch. Otherwise it is logged as a warning and the training goes on: an
             epoch that could not be recorded costs less than a training that stops.
 
     Raises:
         TypeError: a model without such a fusion.
+        ValueError: `lang` is another language.
         RequestError: the directory cannot be written to, or holds the evolution of another model.
 
     It changes nothing about training: what you track yourself goes on beside it, no random number is drawn, and outputs
@@ -69,12 +72,20 @@ class GateMonitor:
         figures: bool = False,
         tensorboard: bool = True,
         log: Callable[[dict[str, float]], object] | None = None,
+        lang: str = "en",
         strict: bool = False,
     ) -> None:
         self.fusion = _fusion_of(model)
+        if lang not in LANGUAGES:
+            raise ValueError(f"GateMonitor writes in {' or '.join(LANGUAGES)}; got lang={lang!r}")
         self.strict = strict
         self._writer = EpochWriter(
-            Path(directory), figures=figures, tensorboard=tensorboard, log=log, continued=self.fusion.facts
+            Path(directory),
+            figures=figures,
+            tensorboard=tensorboard,
+            log=log,
+            lang=lang,
+            continued=self.fusion.facts,
         )
 
     @contextmanager

@@ -14,8 +14,9 @@ from qd_detr.gates import __version__
 from qd_detr.gates.analysis.collect import FusionFacts, GateAnalysis
 from qd_detr.gates.analysis.evolution import epoch_record, evolution, kinds_of
 from qd_detr.gates.errors import RequestError
-from qd_detr.gates.figures.style import save_figure
+from qd_detr.gates.figures.style import FigureScale, save_figure
 from qd_detr.gates.figures.trends import plot_evolution
+from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.files import is_plain_folder, obstacle_to_writing, read_json, to_json, write_whole
 from qd_detr.gates.monitor.picture import evolution_data
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
@@ -40,14 +41,17 @@ class EvolutionFiles:
     most `DRAWING_SHARE` of the time; what is then outstanding is drawn by `finish`.
 
     Args:
+        lang: the figure's language.
         continued: whose earlier epochs may be in the folder already; None begins a new evolution in any case.
 
     Raises:
         RequestError: with `continued`, the folder holds an evolution of another model, or something else.
     """
 
-    def __init__(self, directory: Path, continued: FusionFacts | None) -> None:
+    def __init__(self, directory: Path, lang: str, continued: FusionFacts | None) -> None:
         self.directory = directory
+        self._lang = lang
+        warn_of_missing_font(lang)
         self._began = time.perf_counter()
         self._spent_s = 0.0
         self._last_s = 1.0  # of one drawing; before the first, a careful guess
@@ -84,7 +88,7 @@ class EvolutionFiles:
         if self._outstanding is None or forked or not self.directory.is_dir():
             return
         start = time.perf_counter()
-        _draw_evolution(self.directory, self._outstanding)
+        _draw_evolution(self.directory, self._outstanding, self._lang)
         self._outstanding = None
         self._last_s = time.perf_counter() - start
         self._spent_s += self._last_s
@@ -96,6 +100,7 @@ class EpochWriter:
     What of the evolution's figure is outstanding at the end of the program is drawn then, if nobody called `close`.
 
     Args:
+        lang: of the epochs' reports and of the figures.
         continued: see `EvolutionFiles`.
 
     Raises:
@@ -108,6 +113,7 @@ class EpochWriter:
         *,
         figures: bool,
         tensorboard: bool,
+        lang: str,
         continued: FusionFacts | None,
         log: Callable[[dict[str, float]], object] | None = None,
     ) -> None:
@@ -116,8 +122,9 @@ class EpochWriter:
         self._figures = figures
         self._tensorboard = tensorboard
         self._log = log
+        self._lang = lang
         self._board: Any = None
-        self._evolution = EvolutionFiles(directory, continued)
+        self._evolution = EvolutionFiles(directory, lang, continued)
         self._at_the_end = weakref.finalize(self, self._evolution.finish)
 
     def write(self, epoch: int, analysis: GateAnalysis, metrics: Metrics) -> None:
@@ -148,7 +155,8 @@ class EpochWriter:
             findings.sections["metrics"] = {"brief": dict(metrics)}
         facts = analysis.facts
         with ResultsTree(self.directory / f"epoch_{epoch}") as tree:
-            write_run(tree, findings, OutputOptions(figures=self._figures, sample_figures=False, explorer=False))
+            options = OutputOptions(figures=self._figures, sample_figures=False, explorer=False, lang=self._lang)
+            write_run(tree, findings, options)
             tree.publish(
                 {
                     "format": "qd_detr-gates results/1",
@@ -197,8 +205,8 @@ def _older(figure: Path, data: Path) -> bool:
     return not figure.is_file() or figure.stat().st_mtime_ns < data.stat().st_mtime_ns
 
 
-def _draw_evolution(directory: Path, data: Mapping[str, Any]) -> None:
-    figure = plot_evolution(evolution_data(data))
+def _draw_evolution(directory: Path, data: Mapping[str, Any], lang: str) -> None:
+    figure = plot_evolution(evolution_data(data, lang), FigureScale(language=lang))
     write_whole(directory / EVOLUTION_FIGURE, lambda path: save_figure(figure, path))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from qd_detr.gates import __version__
 from qd_detr.gates.command_line import Parser, exit_status, log_to_stderr, program
 from qd_detr.gates.train.options import add_flags
+from qd_detr.gates.wording import LANGUAGES
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -28,6 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="auto, cpu, cuda, ...; a number as in the legacy code: GPU N, -1 the CPU (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="only errors")
+    help_lang = "language of what --gate_monitor_every writes (default: en)"
+    parser.add_argument("--lang", choices=LANGUAGES, default="en", help=help_lang)
     add_flags(parser)
     return parser
 

@@ -31,7 +31,7 @@ def train(args: argparse.Namespace) -> None:
         if not world.first:
             logging.getLogger().setLevel(logging.ERROR)  # rank 0 says it for all
         training = prepare(flags, args.config_path, args.resume, world, until_done)
-        with _monitoring(training) as around_validation:
+        with _monitoring(training, args.lang) as around_validation:
             progress = training.run(around_validation, quiet=args.quiet)
         if world.first:
             counted = "from 0, as in eval.log.txt and the checkpoints"
@@ -39,7 +39,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def _monitoring(training: Training) -> Iterator[AroundValidation | None]:
+def _monitoring(training: Training, lang: str) -> Iterator[AroundValidation | None]:
     """Give the context for validation passes that watches the gates of every N-th of them; None for never.
 
     Raises:
@@ -52,7 +52,7 @@ def _monitoring(training: Training) -> Iterator[AroundValidation | None]:
         found = in_the_way(training.directory, [f"{MONITOR_FOLDER}/x"])
         if found is not None:
             raise RequestError(f"{found[0]} is in the way: {found[1]}; move it")
-        monitors.append(GateMonitor(training.model, training.directory / MONITOR_FOLDER))
+        monitors.append(GateMonitor(training.model, training.directory / MONITOR_FOLDER, lang=lang))
 
     if every:
         training.world.by_first(make_monitor)
