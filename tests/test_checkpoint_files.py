@@ -6,6 +6,7 @@ import logging
 import pickle
 import random
 import re
+import zipfile
 from collections import OrderedDict
 from contextlib import suppress
 
@@ -201,6 +202,17 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path):
         (tmp_path / name).write_bytes(data)
         with pytest.raises(CheckpointError, match=re.escape(str(tmp_path / name))):
             read_checkpoint(tmp_path / name)
+
+
+def test_a_checkpoint_that_holds_a_tensor_twice_is_refused(legacy_checkpoint):
+    path = legacy_checkpoint()
+    with zipfile.ZipFile(path, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data/0"))
+        content = archive.read(name)
+        with pytest.warns(UserWarning, match="Duplicate name"):
+            archive.writestr(name, content)
+    with pytest.raises(CheckpointError, match=r"holds \S*data/0 more than once"):
+        read_checkpoint(path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])

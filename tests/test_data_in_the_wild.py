@@ -147,6 +147,13 @@ def test_a_file_that_is_an_array_in_front_and_an_archive_behind_is_read_as_it_wa
     assert result(tiny, "overall_statistics.json") == before
 
 
+def test_an_archive_that_holds_an_array_twice_is_refused(tiny, capsys):
+    path = data_of(tiny, "text") / "qid100.npz"
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("last_hidden_state.npy", archive.read("last_hidden_state.npy"))
+    refused(tiny, capsys, tiny.argv(), "qid100.npz", "holds last_hidden_state more than once")
+
+
 def test_a_row_whose_norm_overflows_is_named(tiny, capsys):
     path = data_of(tiny, "pann") / "v0_0.0_150.0.npy"
     rows = np.load(path)

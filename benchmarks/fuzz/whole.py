@@ -293,7 +293,7 @@ def _array_of(path: Path, key: str) -> np.ndarray | None:
     try:
         if key:
             with zipfile.ZipFile(path) as archive:
-                if archive.testzip() is not None:
+                if archive.testzip() is not None or archive.namelist().count(f"{key}.npy") != 1:
                     return None
                 with archive.open(f"{key}.npy") as inner:
                     return np.asarray(np.lib.format.read_array(inner, allow_pickle=False))
@@ -313,7 +313,7 @@ def _saved(rng: random.Random, array: np.ndarray, key: str) -> bytes:
             with zipfile.ZipFile(out, "a") as archive:
                 inner = io.BytesIO()
                 np.save(inner, -array if array.dtype.kind == "f" else array)
-                archive.writestr(f"{key}.npy", inner.getvalue())
+                archive.writestr(zipfile.ZipInfo(f"{key}.npy"), inner.getvalue())  # no time of day in it: replays
     return out.getvalue()
 
 

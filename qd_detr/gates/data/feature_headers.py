@@ -80,6 +80,8 @@ def read_header(file: FeatureFile) -> Header | Fault:
                     if member is None:
                         there = first_few([name.removesuffix(".npy") for name in members], shown=5)
                         return Fault("key", f"has {there or 'none'}")
+                    if [info.filename for info in archive.infolist()].count(member.filename) > 1:
+                        return Fault("damaged", f"holds {file.key} more than once")
                     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                         return Fault("damaged", "packed in a way that NumPy does not write")
                     with archive.open(member) as array:

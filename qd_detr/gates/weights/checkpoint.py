@@ -163,7 +163,11 @@ def _check_archive(path: Path) -> None:
             raise CheckpointError(
                 f"{path} is a zip with {first_few(inside)} inside; unpack it and give that file with --model_path"
             )
+        names: set[str] = set()
         for member in archive.infolist():
+            if member.filename in names:  # which of them is meant, programs read differently
+                raise zipfile.BadZipFile(f"it holds {member.filename[:100]} more than once")
+            names.add(member.filename)
             if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                 # torch.save compresses nothing; mapped, compressed bytes would pass for weights.
                 raise CheckpointError(
