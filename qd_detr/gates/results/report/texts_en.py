@@ -93,7 +93,7 @@ EN = {
     # What the gates vary with.
     # Gates against the annotation.
     "alignment.not": "Gates against the moments: {reason}.",
-    "alignment.about": "Attention gates against the moments. p: against series turned in time within their videos ({draws} draws), after false-discovery control over all that was tested (a star: stands); with gates of another video 7 % of tests fall below 0.05.",
+    "alignment.about": "Attention gates against the moments. p: against series turned in time within their videos ({draws} draws), after false-discovery control over all that was tested (a star: stands); with gates of another video 7 to 9 % of tests fall below 0.05 before that control.",
     "alignment.head.series": "series",
     "alignment.head.group": "videos",
     "alignment.group.all": "all videos",

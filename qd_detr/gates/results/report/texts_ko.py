@@ -85,7 +85,7 @@ KO = {
     "values.cancel": "양수와 음수가 상쇄되어 평균이 0에 가깝지만 닫힌 것은 아닌 게이트: {gates}.",
     "values.dead": "모든 샘플에서 값이 같은(죽은) 게이트: {gates}.",
     "alignment.not": "게이트와 구간의 비교: {reason}.",
-    "alignment.about": "attention 게이트와 구간의 비교입니다. p는 비디오 안에서 시간 방향으로 돌린 시계열({draws}회)과 비교한 뒤 검정 전체에 위발견율(FDR) 보정을 한 값이고(별표: 유의함), 다른 비디오의 게이트를 넣어도 검정의 7 %가 0.05보다 작게 나옵니다.",
+    "alignment.about": "attention 게이트와 구간의 비교입니다. p는 비디오 안에서 시간 방향으로 돌린 시계열({draws}회)과 비교한 뒤 검정 전체에 위발견율(FDR) 보정을 한 값이고(별표: 유의함), 다른 비디오의 게이트를 넣어도 보정 전에는 검정의 7~9 %가 0.05보다 작게 나옵니다.",
     "alignment.head.series": "시계열",
     "alignment.head.group": "비디오",
     "alignment.group.all": "모든 비디오",
