@@ -44,7 +44,7 @@ from qd_detr.gates.figures.trends import DoseData, EvolutionData, Panel, Series,
 from qd_detr.gates.figures.wording import warn_of_missing_font
 from qd_detr.gates.gating import GATES, SHIFT, Gate
 from tests.figure_references import assert_like_reference
-from tests.test_figures_sample import make_sample
+from tests.test_figures_sample import assert_texts_stand_free, make_sample
 
 
 def overall(n_layers: int = 2, injection: bool = True) -> OverallData:
@@ -408,6 +408,7 @@ def test_figures_show_as_many_gates_as_a_fusion_has(taken: dict[str, str], monke
         figure = plot(data)
         assert [t for axes in figure.axes if (t := axes.get_title(loc="left")) in expected] == expected
         assert all(0 < axes.get_position().x0 < axes.get_position().x1 < 1 for axes in figure.axes)
+        assert_texts_stand_free(figure, monkeypatch)
     rows = PatternData(["a", "b"], "clipwise", dict.fromkeys(taken, np.zeros((2, 2))))
     assert len(plot_activation_patterns(rows).axes) == len(taken) + 1  # one colour bar for the quantity
     for gating_type in ("global", "clipwise", "elementwise"):
@@ -417,6 +418,7 @@ def test_figures_show_as_many_gates_as_a_fusion_has(taken: dict[str, str], monke
             shown = "\n".join(text.get_text() for text in figure.findobj(Text))
             assert all(title in shown for title in titles)
             assert ("FFN gate" in shown) == ("ffn" in taken)
+            assert_texts_stand_free(figure, monkeypatch)
 
 
 def test_text_is_drawn_as_matplotlib_draws_it_to_the_pixel(tmp_path: Path) -> None:

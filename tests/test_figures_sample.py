@@ -123,12 +123,8 @@ def drawn_texts(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> list[Text]:
     return [text for text in drawn if text.get_text()]
 
 
-@pytest.mark.parametrize("gating_type", TYPES)
-@pytest.mark.parametrize("n_layers", [1, 4, 12])
-def test_nothing_is_clipped_and_no_texts_overlap(
-    gating_type: str, n_layers: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figure = plot_sample(make_sample(gating_type, n_layers=n_layers, query="word " * 60, n_clips=75))
+def assert_texts_stand_free(figure: Figure, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No text of the figure is clipped or lies over another."""
     boxes = [(text.get_text(), text.get_window_extent()) for text in drawn_texts(figure, monkeypatch)]
     width, height = figure.bbox.size
     assert len(boxes) > 20
@@ -139,6 +135,15 @@ def test_nothing_is_clipped_and_no_texts_overlap(
             along = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
             # Boxes have room for descenders that no digit uses.
             assert across <= 1 or along <= 3, (words, other)
+
+
+@pytest.mark.parametrize("gating_type", TYPES)
+@pytest.mark.parametrize("n_layers", [1, 4, 12])
+def test_nothing_is_clipped_and_no_texts_overlap(
+    gating_type: str, n_layers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figure = plot_sample(make_sample(gating_type, n_layers=n_layers, query="word " * 60, n_clips=75))
+    assert_texts_stand_free(figure, monkeypatch)
 
 
 def test_numbers_on_the_figure_are_those_of_the_data() -> None:

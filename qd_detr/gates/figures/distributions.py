@@ -19,11 +19,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from qd_detr.gates.figures import style
 from qd_detr.gates.figures.style import FigureScale, in_house_style
+from qd_detr.gates.figures.text import text_width_in
 from qd_detr.gates.figures.wording import FigureTexts, headed
 from qd_detr.gates.gating import GATES
 
 FloatArray = NDArray[np.float64]
 SHOWN_BINS = 50
+_TITLE_PT = 8.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,13 +302,17 @@ def plot_overall(data: OverallData, scale: FigureScale | None = None) -> Figure:
     columns = max(2, len(data.gates))
     pitch = 7.06 / columns
     width = pitch - 1.13
+    # At the right of the last column nothing is left for a title to run into: all titles get a size at which it fits.
+    room = style.PAGE_WIDTH_IN - 0.15 - (0.75 + pitch * (len(data.gates) - 1))
+    last = [headed(texts(f"overall.{name}", gate=texts.gate(list(data.gates)[-1]))) for name, _ in rows]
+    title_pt = min([_TITLE_PT, *(room / text_width_in(title, 1, "bold") for title in last)])
     top = 0.86
     for name, found in rows:
         end = 1.04 * style.largest(*found.values()) or 1.0
         for column, (kind, values) in enumerate(found.items()):
             axes = style.add_axes_inches(figure, 0.75 + pitch * column, top, width, row_height)
             draw_points(axes, values, style.ROLE_COLOURS[GATES[kind].role], end, texts)
-            axes.set_title(headed(texts(f"overall.{name}", gate=texts.gate(kind))))
+            axes.set_title(headed(texts(f"overall.{name}", gate=texts.gate(kind))), size=title_pt)
             axes.set_xlabel(texts.role(kind) if name == "injection" else texts("overall.magnitude_axis"))
         top += row_height + 0.72
     figure.legend(

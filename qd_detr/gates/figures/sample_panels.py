@@ -497,8 +497,10 @@ class GlobalPanel(SamplePanel):
         axes.axvline(0, color=style.NEUTRAL_COLOUR, linewidth=0.8, zorder=1)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
-        axes.set_xlabel(self.texts("gate"), labelpad=1)
-        self.title(self.texts.gate_title(kind), self.texts("sample.global"))
+        told = self.texts("sample.global")
+        beside = len(key.gates) <= 2  # with more, the next title is where it would stand
+        axes.set_xlabel(self.texts("gate") if beside else f"{self.texts('gate')}: {told}", labelpad=1)
+        self.title(self.texts.gate_title(kind), told if beside else "")
         self._bars = self.add_bars(edgecolors="#333333", linewidths=0.5)
         self._texts = self.side_texts(key.n_layers, 1.03, 7.5)
 
