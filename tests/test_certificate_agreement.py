@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 
 from qd_detr.gates.data.annotations import Query
 from qd_detr.gates.runs.agreement import OwnPrediction, compare
 from qd_detr.gates.runs.postprocess import PostprocessingOptions
+from qd_detr.gates.runs.saved import SavedPredictions, agreement_with
 
 DURATION_S = 100.0
 
@@ -76,6 +80,15 @@ def test_another_number_of_windows_or_an_unreadable_line_does_not_agree() -> Non
     assert not agrees(saved((10, 20, 0.9)), own((10, 20, 0.9), (30, 40, 0.5)))
     assert not agrees({"qid": 1, "vid": "v"}, own((10, 20, 0.9)))
     assert not agrees({**saved((10, 20, 0.9)), "vid": "w"}, own((10, 20, 0.9)))
+
+
+@pytest.mark.parametrize(
+    "saliency", [[1.0, [2.0]], [1.0, None], [1.0, 10**400], [1.0, "x"], "ab", {"a": 1}, [1.0, True]]
+)
+def test_saved_saliency_that_is_no_list_of_numbers_agrees_with_nothing(saliency) -> None:
+    line = {**saved((10, 20, 0.9)), "pred_saliency_scores": saliency}
+    found = agreement_with(SavedPredictions(Path("p"), [line]), [0], {0: own((10, 20, 0.9))}, PostprocessingOptions())
+    assert (found.agreeing, found.distance) == (0, float("inf"))
 
 
 def test_windows_are_compared_after_suppression_if_the_run_suppressed() -> None:

@@ -7,6 +7,7 @@ edge, and for neighbours whose scores differ by less than 1e-5. Scores agree wit
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -72,7 +73,7 @@ def compare(saved: Mapping[str, Any], own: OwnPrediction, options: Postprocessin
     windows = _own_windows(own, options)
     theirs = saved.get("pred_relevant_windows")
     qid = own.query.qid
-    if not _is_table(theirs) or not _is_numbers(saved.get("pred_saliency_scores")):
+    if not _is_table(theirs) or not is_numbers(saved.get("pred_saliency_scores")):
         return Comparison(qid, ["the saved line has no readable windows or saliency scores"])
     assert theirs is not None
     differences, found = [], Comparison(qid)
@@ -191,11 +192,13 @@ def _on_edge(raw_s: float, step_s: float) -> bool:
     return abs(steps - math.floor(steps) - 0.5) * step_s <= EDGE_TOLERANCE_S
 
 
-def _is_numbers(values: Any) -> bool:
+def is_numbers(values: Any) -> bool:
+    """Whether what was read from a file is a list of finite numbers, none beyond what a float can hold."""
     return isinstance(values, list) and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) for value in values
+        isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        for value in values
     )
 
 
 def _is_table(values: Any) -> bool:
-    return isinstance(values, list) and all(_is_numbers(row) and len(row) == 3 for row in values)
+    return isinstance(values, list) and all(is_numbers(row) and len(row) == 3 for row in values)

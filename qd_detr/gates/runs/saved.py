@@ -15,7 +15,7 @@ from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.errors import RequestError
 from qd_detr.gates.evaluation.submission import prediction_qid, read_submission
 from qd_detr.gates.model.qd_detr import QDDETR, Outputs
-from qd_detr.gates.runs.agreement import Comparison, OwnPrediction, compare
+from qd_detr.gates.runs.agreement import Comparison, OwnPrediction, compare, is_numbers
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, raw_predictions
 
 Line = dict[str, Any]
@@ -166,7 +166,7 @@ def _distance(pairs: Sequence[tuple[Line, OwnPrediction]]) -> float:
     gaps = []
     for line, mine in pairs:
         saliency = line.get("pred_saliency_scores")
-        if not isinstance(saliency, list) or len(saliency) != len(mine.saliency):
+        if not isinstance(saliency, list) or not is_numbers(saliency) or len(saliency) != len(mine.saliency):
             return float("inf")
         gaps.append(float(np.abs(np.asarray(saliency, float) - mine.saliency.astype(float)).mean()))
     return float(np.mean(gaps)) if gaps else float("inf")
