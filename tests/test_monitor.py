@@ -253,6 +253,18 @@ def test_a_figure_that_a_killed_run_left_undrawn_is_drawn_by_the_next(tmp_path):
     assert figure.exists()
 
 
+def test_a_folder_where_the_figure_goes_is_refused_first_and_a_warning_at_the_end(tmp_path, caplog):
+    fusion = small_fusion()
+    monitor = GateMonitor(fusion, tmp_path, tensorboard=False)
+    with monitor.epoch(0):
+        forward(fusion)
+    (tmp_path / "gate_evolution.png").mkdir()
+    monitor._writer._at_the_end()  # nobody closed it
+    assert "gate_evolution.png could not be drawn" in caplog.text
+    with pytest.raises(RequestError, match=r"gate_evolution\.png is in the way: it is a folder"):
+        GateMonitor(fusion, tmp_path, tensorboard=False)
+
+
 @pytest.mark.parametrize("has_font", [True, False])
 def test_a_monitor_told_to_writes_figure_and_report_in_korean(tmp_path, monkeypatch, caplog, has_font):
     drawn = []

@@ -17,7 +17,7 @@ from qd_detr.gates.errors import RequestError
 from qd_detr.gates.figures.style import FigureScale, save_figure
 from qd_detr.gates.figures.trends import plot_evolution
 from qd_detr.gates.figures.wording import warn_of_missing_font
-from qd_detr.gates.files import is_plain_folder, obstacle_to_writing, read_json, to_json, write_whole
+from qd_detr.gates.files import in_the_way, is_plain_folder, obstacle_to_writing, read_json, to_json, write_whole
 from qd_detr.gates.monitor.picture import evolution_data
 from qd_detr.gates.results.context import OutputOptions, RunFindings, SampleContext
 from qd_detr.gates.results.tree import ResultsTree
@@ -93,6 +93,13 @@ class EvolutionFiles:
         self._last_s = time.perf_counter() - start
         self._spent_s += self._last_s
 
+    def finish_unattended(self) -> None:
+        """As `finish`, where nobody is left to hear of an error: it is a warning then."""
+        try:
+            self.finish()
+        except OSError as error:
+            logger.warning("%s could not be drawn: %s", self.directory / EVOLUTION_FIGURE, error)
+
 
 class EpochWriter:
     """Writes what was seen in each epoch: `epoch_N/`, the evolution, and TensorBoard's files where it is installed.
@@ -125,7 +132,7 @@ class EpochWriter:
         self._lang = lang
         self._board: Any = None
         self._evolution = EvolutionFiles(directory, lang, continued)
-        self._at_the_end = weakref.finalize(self, self._evolution.finish)
+        self._at_the_end = weakref.finalize(self, self._evolution.finish_unattended)
 
     def write(self, epoch: int, analysis: GateAnalysis, metrics: Metrics) -> None:
         """Write one epoch's numbers and bring the evolution up to date."""
@@ -178,6 +185,8 @@ def _check_writable(directory: Path) -> None:
     for folder in (directory / "tensorboard", *sorted(directory.glob("epoch_*"))):
         if os.path.lexists(folder) and not is_plain_folder(folder):
             problem = problem or f"{folder} is a link or no folder, and epochs would be written elsewhere"
+    if (found := in_the_way(directory, (EVOLUTION_FILE, EVOLUTION_FIGURE))) is not None:
+        problem = problem or f"{found[0]} is in the way: {found[1]}"
     if problem:
         raise RequestError(f"{directory} cannot hold a training's gates: {problem}; give another folder")
 
