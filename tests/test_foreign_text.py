@@ -37,6 +37,18 @@ def test_an_error_and_what_is_said_go_through_it(capsys):
     assert said.out == "id\\x1b[2K\n"
 
 
+@pytest.mark.parametrize("name", ["x" * 20_000, "\u202e" * 20_000])
+def test_a_message_that_a_foreign_name_made_endless_keeps_both_ends(capsys, name):
+    def work():
+        raise RequestError(f"no folder found for the text features {name}; name it with --t_feat_dir")
+
+    assert exit_status(work) == 2
+    said = capsys.readouterr().err
+    assert len(said) < 3100
+    assert said.startswith("error: no folder found for the text features ")
+    assert said.endswith("; name it with --t_feat_dir\n")
+
+
 @given(st.text(st.sampled_from("=+-@'\t\rab,\""), max_size=6))
 def test_no_text_cell_begins_like_a_formula_and_each_can_be_read_back(text):
     assert not for_csv(text).startswith(("=", "+", "-", "@", "\t", "\r"))

@@ -84,10 +84,13 @@ def say(text: str, file: IO[str] | None = None, end: str = "\n") -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+_END_OF_A_TEXT = 1500
+
+
 class _SafeFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as a line for the terminal."""
-        return for_terminal(super().format(record))
+        return _both_ends(for_terminal(super().format(record)))
 
 
 def log_to_stderr(level: int = logging.WARNING) -> None:
@@ -191,4 +194,10 @@ def program(in_checkout: str) -> str:
 
 
 def _one_line(error: object) -> str:
-    return " ".join(str(error).split())
+    """Return a message as one line for the terminal."""
+    return _both_ends(for_terminal(" ".join(str(error).split())))
+
+
+def _both_ends(text: str) -> str:
+    """Return a text without the middle where a foreign name made it endless: what it is of, and the remedy, stay."""
+    return text if len(text) <= 2 * _END_OF_A_TEXT else f"{text[:_END_OF_A_TEXT]} [...] {text[-_END_OF_A_TEXT:]}"
