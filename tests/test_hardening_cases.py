@@ -16,6 +16,7 @@ import torch
 from qd_detr.gates import command_line
 from qd_detr.gates.command_line import progress
 from qd_detr.gates.commands.analyse.replay import command_text
+from qd_detr.gates.runs.journal import _sound
 from qd_detr.gates.runs.parts import Parts
 from qd_detr.gates.wording import for_terminal
 from run_gate_analysis import main
@@ -167,6 +168,27 @@ def test_a_gating_type_that_is_no_text_is_refused_by_name(tiny, tmp_path, capsys
 
 
 # -- what is read back of a journal and of shards --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("line", "raw"),
+    [
+        ({"pred_saliency_scores": [1e20]}, {}),  # beyond float16
+        ({"pred_saliency_scores": [float("nan")]}, {}),
+        ({"pred_saliency_scores": [[0.5]]}, {}),
+        ({"pred_saliency_scores": None}, {}),
+        ({"pred_relevant_windows": [[0.0, 2.0]]}, {}),
+        ({"qid": 2}, {}),
+        ({}, {"score": [1e300]}),
+        ({}, {"span_cxw": [[0.5, 0.5], [0.5]]}),
+        ({}, {"score": [10**400]}),
+    ],
+)
+def test_a_batch_of_a_journal_that_no_model_can_have_given_is_computed_again(line, raw):
+    whole_line = {"qid": 1, "pred_relevant_windows": [[0.0, 2.0, 0.5]], "pred_saliency_scores": [0.5]}
+    whole_raw = {"score": [0.5], "span_cxw": [[0.5, 0.5]]}
+    assert _sound({"batch": 0, "lines": [whole_line], "raw": [whole_raw], "marks": [["a", "b"]]}, [1])
+    assert not _sound({"batch": 0, "lines": [whole_line | line], "raw": [whole_raw | raw], "marks": [["a", "b"]]}, [1])
 
 
 @pytest.fixture

@@ -7,9 +7,11 @@ continued run reads the finished batches in the order they ran and computes only
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from qd_detr.gates.errors import RequestError, RunError, first_few
 from qd_detr.gates.files import fault_in, is_plain_folder, natural, read_json, remove, shown_short, write_whole
@@ -22,7 +24,7 @@ from qd_detr.gates.tracking.shards import Place, ShardStore
 _FINGERPRINT = "fingerprint.json"
 _NOTE = {
     "batch": natural,
-    "lines": [dict],
+    "lines": [{"pred_relevant_windows": [[(int, float)]], "pred_saliency_scores": [(int, float)]}],
     "raw": [{"score": [float], "span_cxw": [[float]]}],
     "marks": [[str]],
 }
@@ -88,13 +90,7 @@ class RunJournal:
         """
         kept = 0
         for ids, (note, places) in zip(expected, self._store.commits(), strict=False):
-            said = [line.get("qid") for line in note["lines"]] if fault_in(note, _NOTE) is None else None
-            if (
-                said != list(ids)
-                or list(places) != list(ids)
-                or note["batch"] != kept
-                or not len(note["marks"]) == len(note["raw"]) == len(ids)
-            ):
+            if not _sound(note, list(ids)) or list(places) != list(ids) or note["batch"] != kept:
                 break
             kept += 1
             yield note, places
@@ -130,8 +126,7 @@ class FinishedJournals:
         self._found: dict[SampleId, tuple[dict[str, Any], Place]] = {}
         for directory in self._directories:
             for note, places in ShardStore(directory / "gates", finished=True).commits():
-                sound = fault_in(note, _NOTE) is None and len(note["marks"]) == len(note["raw"]) == len(note["lines"])
-                if not sound or [line.get("qid") for line in note["lines"]] != list(places):
+                if not _sound(note, list(places)):
                     raise RunError(
                         f"{directory} is damaged: a line of its index is not of its gates; do that shard again"
                     )
@@ -161,6 +156,25 @@ class FinishedJournals:
             found = [self._found[one] for one in ids]
             note = {name: [one[name] for one, _ in found] for name in ("lines", "raw", "marks")}
             yield {"batch": batch, **note}, {one: place for one, (_, place) in zip(ids, found, strict=True)}
+
+
+def _sound(note: Mapping[str, Any], ids: Sequence[SampleId]) -> bool:
+    """Whether what a batch's note holds is of these samples, and of what a model can give."""
+    return (
+        fault_in(note, _NOTE) is None
+        and [line.get("qid") for line in note["lines"]] == list(ids)
+        and len(note["marks"]) == len(note["raw"]) == len(ids)
+        and all(_within(line["pred_saliency_scores"], np.float16) for line in note["lines"])
+        and all(len(window) == 3 for line in note["lines"] for window in line["pred_relevant_windows"])
+        and all(_within(one["score"], np.float32) and _within(one["span_cxw"], np.float32) for one in note["raw"])
+    )
+
+
+def _within(values: Sequence[Any], dtype: type[np.floating]) -> bool:
+    try:
+        return bool(np.abs(np.asarray(values, float)).max(initial=0) <= np.finfo(dtype).max)
+    except (ValueError, TypeError, OverflowError):  # ragged, no numbers, or beyond any float
+        return False
 
 
 def _read(mark: Path) -> dict[str, Any]:
