@@ -249,7 +249,7 @@ def journal_of_two_batches(folder: Path) -> Path:
             [number],
             {
                 "batch": number,
-                "lines": [{"qid": number}],
+                "lines": [{"qid": number, "pred_relevant_windows": [], "pred_saliency_scores": []}],
                 "raw": RAW,
                 "marks": [["a", "b"]],
             },
@@ -289,11 +289,17 @@ def forged(line: bytes, **changes) -> bytes:
         {"end": 1 << 70},
         {"entries": [{"id": 0}]},
         {"entries": []},
-        {"note": {"batch": 0, "lines": [{"qid": 0}], "marks": -1}},
+        {
+            "note": {
+                "batch": 0,
+                "lines": [{"qid": 0, "pred_relevant_windows": [], "pred_saliency_scores": []}],
+                "marks": -1,
+            }
+        },
         {
             "note": {
                 "batch": 1,
-                "lines": [{"qid": 0}],
+                "lines": [{"qid": 0, "pred_relevant_windows": [], "pred_saliency_scores": []}],
                 "raw": RAW,
                 "marks": [["a", "b"]],
             }
@@ -301,7 +307,7 @@ def forged(line: bytes, **changes) -> bytes:
         {
             "note": {
                 "batch": 0,
-                "lines": [{"qid": 5}],
+                "lines": [{"qid": 5, "pred_relevant_windows": [], "pred_saliency_scores": []}],
                 "raw": RAW,
                 "marks": [["a", "b"]],
             }
