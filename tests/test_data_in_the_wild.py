@@ -154,6 +154,19 @@ def test_an_archive_that_holds_an_array_twice_is_refused(tiny, capsys):
     refused(tiny, capsys, tiny.argv(), "qid100.npz", "holds last_hidden_state more than once")
 
 
+def test_an_archive_whose_other_array_is_damaged_is_refused_though_its_own_is_whole(tiny, capsys):
+    path = data_of(tiny, "text") / "qid100.npz"
+    with np.load(path) as held:
+        np.savez(path, **held, zzz=np.arange(3.0))
+    analysed(tiny)  # another array beside it is nobody's fault
+    content = path.read_bytes()
+    path.write_bytes(content.replace(np.arange(3.0).tobytes(), np.arange(3.0)[::-1].tobytes()))
+    capsys.readouterr()
+    assert main(tiny.argv("--no_figures")) == 2
+    assert "qid100.npz" in (told := capsys.readouterr().err)
+    assert "Bad CRC-32 for file 'zzz.npy'" in told
+
+
 def test_a_row_whose_norm_overflows_is_named(tiny, capsys):
     path = data_of(tiny, "pann") / "v0_0.0_150.0.npy"
     rows = np.load(path)

@@ -53,6 +53,18 @@ def false_size(path: Path, key: str, shape: tuple[int, ...]) -> None:
     path.write_bytes(data)
 
 
+def beside(path: Path, key: str, nbytes: int) -> None:
+    """Put another member, of zeros deflated to a thousandth, beside an archive's own."""
+    with np.load(path) as held, zipfile.ZipFile(path.with_suffix(".new"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in held.items():
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, array)
+        with archive.open(f"{key}.npy", "w") as member:
+            for _ in range(nbytes >> 20):
+                member.write(bytes(1 << 20))
+    path.with_suffix(".new").replace(path)
+
+
 def lzma_member(path: Path, key: str) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr(f"{key}.npy", npy_header((12, 6)) + bytes(12 * 6 * 4))
@@ -74,6 +86,8 @@ def peak_of(argv: list[str]) -> int:
         (lambda path: false_size(path, "features", (170_000_000, 6)), "claims"),
         (lambda path: false_size(path, "features", (10**12, 6)), "cut short"),
         (lambda path: lzma_member(path, "features"), "NumPy does not write"),
+        (lambda path: bomb(path, "features", (12, 6), 256 << 20), "packed"),  # a small array, and much behind it
+        (lambda path: beside(path, "other", 256 << 20), "packed"),
     ],
 )
 def test_an_archive_that_claims_gigabytes_is_refused_by_its_header(tiny, capsys, write, said):

@@ -9,6 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -80,10 +81,8 @@ def read_header(file: FeatureFile) -> Header | Fault:
                     if member is None:
                         there = first_few([name.removesuffix(".npy") for name in members], shown=5)
                         return Fault("key", f"has {there or 'none'}")
-                    if [info.filename for info in archive.infolist()].count(member.filename) > 1:
-                        return Fault("damaged", f"holds {file.key} more than once")
-                    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                        return Fault("damaged", "packed in a way that NumPy does not write")
+                    if (fault := _archive_fault(archive.infolist(), member, status.st_size)) is not None:
+                        return fault
                     with archive.open(member) as array:
                         header, header_bytes = _npy_header(array)
                     data_bytes = member.file_size - header_bytes
@@ -102,10 +101,29 @@ def read_header(file: FeatureFile) -> Header | Fault:
         return Fault("damaged", f"cut short, {data_bytes} of {wanted_bytes} bytes")
     if wanted_bytes > _ARRAY_BYTES_MAX:
         return Fault("damaged", f"claims {wanted_bytes} bytes, far more than features have")
-    if file.key is not None and wanted_bytes > max(_PACKED_BYTES_MAX, _PACKED_RATIO_MAX * packed_bytes):
-        return Fault("damaged", f"claims {wanted_bytes} bytes in {packed_bytes} packed ones")
+    if file.key is not None and data_bytes > _unpacked_bytes_max(packed_bytes):
+        return Fault("damaged", f"claims {data_bytes} bytes in {packed_bytes} packed ones")
     rows, columns = rows_first(shape, file)
     return Header(rows, columns, status.st_size)
+
+
+def _archive_fault(members: Sequence[zipfile.ZipInfo], own: zipfile.ZipInfo, file_bytes: int) -> Fault | None:
+    """Return what keeps an archive from being read as a whole, as `read_rows` does for the checksums."""
+    names: set[str] = set()
+    for member in members:
+        if member.filename in names:
+            return Fault("damaged", f"holds {member.filename.removesuffix('.npy')[:100]} more than once")
+        names.add(member.filename)
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            return Fault("damaged", "packed in a way that NumPy does not write")
+        packed_bytes = min(member.compress_size, file_bytes)
+        if member is not own and member.file_size > _unpacked_bytes_max(packed_bytes):
+            return Fault("damaged", f"claims {member.file_size} bytes in {packed_bytes} packed ones")
+    return None
+
+
+def _unpacked_bytes_max(packed_bytes: int) -> int:
+    return max(_PACKED_BYTES_MAX, _PACKED_RATIO_MAX * packed_bytes)
 
 
 def read_rows(file: FeatureFile, most: int) -> npt.NDArray[Any]:
@@ -118,11 +136,21 @@ def read_rows(file: FeatureFile, most: int) -> npt.NDArray[Any]:
         if file.key is None:
             return _first_rows(stream, file, most)
         # As the check reads it: NumPy decides by the first bytes what a file is, and those may say something else.
-        with zipfile.ZipFile(stream) as archive, archive.open(f"{file.key}.npy") as array:
-            rows = _first_rows(array, file, most)
-            while array.read(_BLOCK_BYTES):  # the archive's checksum is that of the whole
-                pass
+        with zipfile.ZipFile(stream) as archive:
+            with archive.open(f"{file.key}.npy") as array:
+                rows = _first_rows(array, file, most)
+                _read_to_the_end(array)
+            for name in archive.namelist():  # a file that is damaged anywhere is to be copied again
+                if name != f"{file.key}.npy":
+                    with archive.open(name) as other:
+                        _read_to_the_end(other)
             return rows
+
+
+def _read_to_the_end(member: IO[bytes]) -> None:
+    """Read what is left of an archive's member: its checksum is that of the whole, and is compared at the end."""
+    while member.read(_BLOCK_BYTES):
+        pass
 
 
 def _first_rows(stream: IO[bytes], file: FeatureFile, most: int) -> npt.NDArray[Any]:
