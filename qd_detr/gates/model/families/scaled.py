@@ -18,7 +18,6 @@ from qd_detr.gates.gating import ATTENTION, FFN, Gate
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.families.family import PLAIN_TRANSFORMER, Family, Weights, number_of
 
-MARK = r"\.gating_function\.mha_bias$"
 _DEFAULT_TEMPERATURE = 1.5
 
 
@@ -84,7 +83,7 @@ FAMILY = Family(
     "scaled",
     "scaled gates over normalised branches",
     layer=ScaledLayer,
-    marks=MARK,
+    marks=r"\.gating_function\.mha_bias$",
     without=r"\.gating_function\.ffn_beta$",
     settings=settings_of,
     questions=("nheads", "fusion_n_heads", "mha_gate_temp"),

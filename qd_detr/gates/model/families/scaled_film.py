@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from qd_detr.gates.fusion import GateStep, two_layers
 from qd_detr.gates.gating import SHIFT, Gate
-from qd_detr.gates.model.families.family import PLAIN_TRANSFORMER, Family
-from qd_detr.gates.model.families.scaled import ScaledGating, ScaledLayer, settings_of
+from qd_detr.gates.model.families.scaled import FAMILY as SCALED
+from qd_detr.gates.model.families.scaled import ScaledGating, ScaledLayer
 
 FFN_SHIFT = Gate("ffn_shift", SHIFT, "FFN shift", "shift")
 
@@ -56,16 +56,11 @@ class FilmLayer(ScaledLayer):
         return GateStep(ffn, g_ffn, refined, mixed, add_shift)
 
 
-FAMILY = Family(
-    "scaled_film",
-    "scaled gates with a FiLM shift",
+FAMILY = replace(
+    SCALED,
+    name="scaled_film",
+    like="scaled gates with a FiLM shift",
     layer=FilmLayer,
-    marks=r"\.gating_function\.ffn_beta$",
-    settings=settings_of,
-    questions=("nheads", "fusion_n_heads", "mha_gate_temp"),
-    copies={
-        "transformer.py": (PLAIN_TRANSFORMER,),
-        "model.py": ("9f29ed259f737e69",),
-        "code/avigate_custom.py": ("a7c1ac0895a2f6ae",),
-    },
+    marks=SCALED.without,  # the key of the shift
+    without=None,
 )

@@ -19,8 +19,6 @@ from qd_detr.gates.fusion import GatedFusionLayer
 from qd_detr.gates.gating import ATTENTION, FFN, Gate
 from qd_detr.gates.model.architecture import Architecture
 from qd_detr.gates.model.families.family import (
-    PLAIN_MODEL,
-    PLAIN_TRANSFORMER,
     Family,
     Weights,
     count_of,
@@ -28,6 +26,7 @@ from qd_detr.gates.model.families.family import (
     positive_integers,
     size_of,
 )
+from qd_detr.gates.model.families.sigmoid_global import FAMILY as SIGMOID_GLOBAL
 
 _GATE = "fusion.fusion_layers.0.gating_function.ssm_gate."
 _DROPOUT = 0.1
@@ -155,16 +154,5 @@ FAMILY = Family(
     option="global_diagstrip_ssm",
     settings=_settings,
     reads=("ssm_dilations", "ssm_diag_subtract"),
-    copies={
-        "transformer.py": (PLAIN_TRANSFORMER,),
-        "model.py": (
-            "02bfe2093af106ba",
-            "84e03d143ea3bd00",
-            PLAIN_MODEL,
-        ),
-        "code/avigate_custom.py": (
-            "13a004a7d72e714a",
-            "9d26a4daead35c62",
-        ),
-    },
+    copies=SIGMOID_GLOBAL.copies,  # one code trains both
 )
