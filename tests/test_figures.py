@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from qd_detr.gates.figures import clustering, style, text
+from qd_detr.gates.figures import clustering, style, svg_fonts, text
 from qd_detr.gates.figures.alignment import AlignmentData, plot_alignment
 from qd_detr.gates.figures.clustering import ClusteringData, NoGroups, ProfileGroups, cluster_profiles, plot_clustering
 from qd_detr.gates.figures.comparison import ComparisonData, plot_comparison
@@ -442,7 +442,11 @@ def test_text_is_drawn_as_matplotlib_draws_it_to_the_pixel(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", ["pdf", "svg"])
-def test_text_of_a_vector_figure_stays_text_and_brings_its_fonts(tmp_path: Path, suffix: str) -> None:
+def test_text_of_a_vector_figure_stays_text_and_brings_its_fonts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(svg_fonts, "TTFont", lambda path, **how: [opened.append(path), TTFont(path, **how)][1])
     path = save_figure(
         plot_effects(EffectsData([Effect("silence & <mean>", -2, -3, -1)], "change", "n = 9.", "Effects")),
         tmp_path / f"a.{suffix}",
@@ -457,6 +461,7 @@ def test_text_of_a_vector_figure_stays_text_and_brings_its_fonts(tmp_path: Path,
     assert ">silence &amp; &lt;mean&gt;</text>" in held
     rules = re.findall(r"@font-face\{font-family:'DejaVu Sans';font-weight:(\d+);.*?base64,([^)]+)\)", held)
     assert [weight for weight, _ in rules] == ["400", "700"]
+    assert len(opened) == len(set(opened)) == 2  # a font file is opened once, not for every letter
     plain = TTFont(io.BytesIO(base64.b64decode(rules[0][1]))).getBestCmap()
     assert set(map(ord, "silence & <mean>")) <= set(plain)
     assert len(plain) < 100

@@ -9,9 +9,12 @@ import logging
 import re
 from collections.abc import Iterator
 
+# Matplotlib requires fontTools itself, for its own PDF files.
 from fontTools.subset import Options, Subsetter  # type: ignore[import-untyped]
 from fontTools.ttLib import TTFont  # type: ignore[import-untyped]
 from matplotlib import font_manager
+
+from qd_detr.gates.figures.text import characters_of
 
 _TEXT = re.compile(r'<text style="(?P<style>[^"]*)"[^>]*>(?P<body>.*?)</text>', re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
@@ -46,7 +49,7 @@ def _faces(style: str, letters: set[str]) -> Iterator[tuple[Face, set[str]]]:
         face = (family.strip(" '"), int(weight[1]) if weight else 400, slant[1] if slant else "normal")
         path = _path(face)
         if path is not None:
-            having = {letter for letter in left if ord(letter) in _font(path).getBestCmap()}
+            having = {letter for letter in left if ord(letter) in characters_of(path)}
             left -= having
             if having:
                 yield face, having
@@ -66,25 +69,21 @@ def _path(face: Face) -> str | None:
         logger.setLevel(level)
 
 
-def _font(path: str) -> TTFont:
-    return TTFont(path, fontNumber=0, lazy=True, recalcTimestamp=False)
-
-
 def _rule(face: Face, letters: set[str]) -> str:
     """Give the rule with a font of these letters alone; the same letters give the same bytes."""
     path = _path(face)
     assert path is not None
     logging.getLogger("fontTools.subset").setLevel(logging.ERROR)
-    font = _font(path)
     options = Options()
     options.hinting = False
     options.notdef_outline = True
     subsetter = Subsetter(options)
     subsetter.populate(unicodes=sorted(map(ord, letters)))
-    subsetter.subset(font)
-    font.flavor = "woff"
     packed = io.BytesIO()
-    font.save(packed)
+    with TTFont(path, fontNumber=0, lazy=True, recalcTimestamp=False) as font:
+        subsetter.subset(font)
+        font.flavor = "woff"
+        font.save(packed)
     data = base64.b64encode(packed.getvalue()).decode("ascii")
     family, weight, slant = face
     return (

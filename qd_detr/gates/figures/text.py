@@ -73,10 +73,16 @@ def _unsuited(face: FT2Font, weight: int) -> int:
     return 0 if panose[1] in _SANS and facts["version"] > _OLD_TABLE else 1
 
 
-@lru_cache(maxsize=1)
-def _base_characters() -> frozenset[int]:
-    path = font_manager.findfont(font_manager.FontProperties(family=BASE_FONT), fallback_to_default=False)
+@lru_cache(maxsize=64)
+def characters_of(path: str) -> frozenset[int]:
+    """Give the characters that a font file has."""
     return frozenset(FT2Font(path).get_charmap())
+
+
+def _base_characters() -> frozenset[int]:
+    return characters_of(
+        str(font_manager.findfont(font_manager.FontProperties(family=BASE_FONT), fallback_to_default=False))
+    )
 
 
 @lru_cache(maxsize=65536)
@@ -89,7 +95,7 @@ def _family(character: int) -> str | None:
 
 def forget_fonts() -> None:
     """Look for installed fonts anew (after `matplotlib.font_manager.fontManager.addfont`)."""
-    for known in (_fallbacks, _base_characters, _family, _face, _advance):
+    for known in (_fallbacks, characters_of, _family, _face, _advance):
         known.cache_clear()
 
 
