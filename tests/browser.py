@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import select
@@ -159,10 +158,6 @@ class Page:
         what = {"code": code, "key": key or {"Space": " "}.get(code, code), "windowsVirtualKeyCode": virtual}
         self.call("Input.dispatchKeyEvent", type="keyDown", modifiers=modifiers, text=text, **what)
         self.call("Input.dispatchKeyEvent", type="keyUp", modifiers=modifiers, **what)
-
-    def screenshot(self, path: Path, *, full: bool = False) -> None:
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)["data"]
-        path.write_bytes(base64.b64decode(data))
 
     def choose_files(self, selector: str, paths: list[Path]) -> None:
         """Do what a person does in a file dialog."""

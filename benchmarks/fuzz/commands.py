@@ -25,7 +25,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 
 from qd_detr.gates.commands.analyse import execution
 from qd_detr.gates.runs.journal import RunJournal
@@ -338,15 +337,6 @@ _OBSTACLES = (
     *("hard link", "hard link", "pipe", "pipe", "socket", "folder", "folder with a file", "unreadable"),
     *("sparse file", "other bytes"),
 )
-
-
-def tensors_of(path: Path) -> dict[str, torch.Tensor] | None:
-    """Return a checkpoint's tensors as torch alone reads them, None if it cannot."""
-    try:
-        content = torch.load(path, weights_only=False)
-        return dict(content["model"])
-    except Exception:  # whatever torch says of a damaged file
-        return None
 
 
 def json_of(content: bytes) -> Any:
