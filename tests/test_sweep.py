@@ -18,6 +18,7 @@ from qd_detr.gates.runs.interventions.plans import plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import compact_line, submission_line
 from qd_detr.gates.runs.interventions.sweep import SweepSettings, run_sweep
+from qd_detr.gates.runs.parts import Parts
 from qd_detr.gates.runs.postprocess import PostprocessingOptions, submission_lines
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.weights.checkpoint import build_model, read_checkpoint, resolve
@@ -326,3 +327,36 @@ def test_a_recorded_baseline_stands_for_running_it_again_to_the_bit(queries_per_
         for key, values in vars(gates).items():
             found = getattr(run.gates[name], key)
             assert (found is None and values is None) or np.array_equal(found, values, equal_nan=True), (name, key)
+
+
+def forged(piece):
+    """Return variants of a part that nobody's run wrote, though their sums hold."""
+    array = "0.score"
+    yield {name: one for name, one in piece.items() if name != array}
+    yield {name: one for name, one in piece.items() if name != "positions"}
+    yield {**piece, "positions": piece["positions"] + 1000}
+    yield {**piece, "positions": piece["positions"].astype(str)}
+    yield {**piece, array: np.full_like(piece[array], np.nan)}
+    yield {**piece, array: piece[array][:, :1]}
+    yield {**piece, array: piece[array].astype(str)}
+    yield {**piece, "0.saliency": piece["0.saliency"][:1]}
+    yield {**piece, "0.magnitude": piece["0.magnitude"][:, :1]}  # would spread over all layers
+
+
+def test_a_part_of_another_form_is_made_again_though_its_sum_holds(tmp_path):
+    model = small_model("clipwise")
+    index, reader = small_data()
+    conditions = conditions_of([Intervention("half", (Edit("scale", 0.5, (0,)),))])
+    run = sweep_of(model, index, reader, conditions)
+    place = tmp_path / "part"
+    place.mkdir()
+    sweep_of(model, index, reader, conditions, parts=Parts([place], "conditions", "key"))
+    (folder,) = place.iterdir()
+    name = sorted(folder.iterdir())[0].stem
+    (piece,) = Parts([place], "conditions", "key").found(name)
+    for other in forged(piece):
+        Parts([place], "conditions", "key").put(name, other)
+        again = sweep_of(model, index, reader, conditions, parts=Parts([place], "conditions", "key"))
+        for condition in run.lines:
+            assert same_lines(again.lines_of(condition), run.lines_of(condition))
+        np.testing.assert_array_equal(again.baseline.magnitude, run.baseline.magnitude)

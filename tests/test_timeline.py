@@ -18,7 +18,8 @@ from qd_detr.gates.runs.inference import PassSettings, run_pass
 from qd_detr.gates.runs.interventions.binding import BatchFacts, bind
 from qd_detr.gates.runs.interventions.edits import Edit, Intervention
 from qd_detr.gates.runs.interventions.plans import plan_of
-from qd_detr.gates.runs.timeline import FRACTIONS, run_timeline
+from qd_detr.gates.runs.parts import Parts
+from qd_detr.gates.runs.timeline import FRACTIONS, TimelineSettings, run_timeline
 from qd_detr.gates.tracking.history import GateHistory
 from qd_detr.gates.wording import Reason
 from tests.fusion_facts import facts as fusion_facts
@@ -78,12 +79,32 @@ def test_the_path_leads_from_gates_off_to_the_model_as_it_is(gating_type):
         assert float(weighted_overlap(score, spans, WINDOWS)) == pytest.approx(value, abs=1e-6)
 
 
-def timelines_of(model, samples, size):
+def timelines_of(model, samples, size, **settings):
     samples = samples.planned(size)
     history = GateHistory()
     for results in run_pass(model, samples, PassSettings()):
         history.update((result.query.qid, result.gates) for result in results)
-    return list(run_timeline(model, samples, range(len(samples)), history))
+    return list(run_timeline(model, samples, range(len(samples)), history, TimelineSettings(**settings)))
+
+
+def test_a_timeline_of_another_form_is_made_again_though_its_sum_holds(tmp_path):
+    model, samples = small_model("clipwise"), samples_of(*small_data())
+    parts = Parts([tmp_path], "timelines", "key")
+    whole = timelines_of(model, samples, 3, parts=parts)
+    (piece,) = parts.found("000000")
+    values = piece["target.prediction"]
+    for change in (
+        {"target.prediction": values[:, :1]},
+        {"target.prediction": values.astype(str)[0]},
+        {"facts.prediction": np.zeros(2)},
+        {"forwards": np.array("many")},
+        {"occlusion": np.zeros(1)},
+    ):
+        parts.put("000000", {**piece, **change})
+        again = timelines_of(model, samples, 3, parts=parts)
+        np.testing.assert_array_equal(again[0].targets["prediction"].values, whole[0].targets["prediction"].values)
+        assert again[0].forwards == whole[0].forwards
+        np.testing.assert_array_equal(again[0].occlusion, whole[0].occlusion)
 
 
 @pytest.mark.parametrize("gating_type", GATING_TYPES)

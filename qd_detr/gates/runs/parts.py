@@ -17,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qd_detr.gates.data.feature_headers import UNREADABLE
+from qd_detr.gates.errors import RunError
 from qd_detr.gates.files import is_plain_file, is_plain_folder, remove, write_whole
 
 Arrays = dict[str, NDArray[Any]]
 _SUM = "sha256"
+NOT_OURS = (LookupError, TypeError, ValueError, OverflowError, RunError)
+"""What taking in a part raises that is whole by its own sum, but not of arrays that a run has: it is made again."""
 
 
 class Parts:

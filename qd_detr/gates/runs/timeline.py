@@ -23,7 +23,7 @@ from qd_detr.gates.data.samples import Samples
 from qd_detr.gates.model.qd_detr import QDDETR
 from qd_detr.gates.runs.contributions import AudioPath, Contributions, contributions
 from qd_detr.gates.runs.interventions.partners import generator
-from qd_detr.gates.runs.parts import Arrays, Parts
+from qd_detr.gates.runs.parts import NOT_OURS, Arrays, Parts
 from qd_detr.gates.tracking.entries import SampleGates, SampleId
 
 EXPECTED_FORWARDS = 180
@@ -98,10 +98,8 @@ def run_timeline(
             if settings.only is not None and position not in settings.only:
                 continue
             query, name = samples.queries[position], f"{position:06d}"
-            pieces = [] if settings.parts is None else settings.parts.found(name)
-            if pieces:
-                found = _from_arrays(query, pieces[0])
-            else:
+            found = _kept(settings.parts, name, query, (model.avigate_fusion.num_layers, samples.clip_counts[position]))
+            if found is None:
                 path = AudioPath(model, collate([(query, samples.reader.read(query))]))
                 found = _timeline(path, query, history[query.qid], settings, occlude=place in occluded)
                 if settings.parts is not None:
@@ -110,6 +108,24 @@ def run_timeline(
             settings.progress(1)
     finally:
         model.train(was_training)
+
+
+def _kept(parts: Parts | None, name: str, query: Query, shape: tuple[int, int]) -> SampleTimeline | None:
+    """Return a sample's timeline of (A, n) contributions from its part, None where there is none of this form."""
+    for piece in [] if parts is None else parts.found(name):
+        try:
+            found = _from_arrays(query, piece)
+        except NOT_OURS:
+            continue
+        curves, occlusion = found.curves.values(), found.occlusion
+        if (
+            "prediction" in found.targets
+            and all(one.values.shape == shape for one in found.targets.values())
+            and all(curve.shape == (len(FRACTIONS),) for curve in curves)
+            and (occlusion is None or occlusion.shape == shape[1:])
+        ):
+            return found
+    return None
 
 
 def _arrays_of(one: SampleTimeline) -> Arrays:

@@ -31,7 +31,7 @@ from qd_detr.gates.runs.interventions.edits import BASELINE
 from qd_detr.gates.runs.interventions.plans import Plan, Site, Steps, needs_recorded, plan_of
 from qd_detr.gates.runs.interventions.recorded import RecordedGates
 from qd_detr.gates.runs.interventions.results import GateFigures, SweepRun, compact_line
-from qd_detr.gates.runs.parts import Parts
+from qd_detr.gates.runs.parts import NOT_OURS, Parts
 from qd_detr.gates.runs.postprocess import (
     PostprocessingOptions,
     RawPrediction,
@@ -199,11 +199,14 @@ class _Gathered:
         """Take in the finished parts of a batch; return whether they hold all that is wanted of it."""
         wanted = [position for position in batch if position in self._rows]
         pieces = [] if self.settings.parts is None or not wanted else self.settings.parts.found(_part_name(batch))
-        held = [position for piece in pieces for position in piece["positions"].tolist()]
-        if not set(wanted) <= set(held):
-            return not wanted
-        for piece in pieces:
-            self._take(piece)
+        try:
+            held = [position for piece in pieces for position in piece["positions"].tolist()]
+            if not set(wanted) <= set(held):
+                return not wanted
+            for piece in pieces:
+                self._take(piece)
+        except NOT_OURS:
+            return False
         self.settings.progress(len(wanted))
         return True
 
@@ -224,11 +227,15 @@ class _Gathered:
         shape = (len(self.positions), self.facts.num_layers, len(self.facts.kinds))
         for place, name in enumerate(self.ran):
             raw = RawPredictions(*(piece[f"{place}.{one.name}"] for one in fields(RawPredictions)))
+            if raw.span_cxw.shape != (*raw.score.shape, 2) or {len(raw.score), len(raw.saliency)} != {len(rows)}:
+                raise ValueError("predictions of another form")
             lines = lines_of(queries, raw, self.settings.postprocessing)
             self.lines[name].update((p, compact_line(line)) for p, line in zip(positions, lines, strict=True))
             self.raw[name].update((p, raw.sample(b)) for b, p in enumerate(positions))
             for one in fields(GateFigures):
                 if (values := piece.get(f"{place}.{one.name}")) is not None:
+                    if values.shape != (len(rows), *shape[1:]):
+                        raise ValueError("figures of gates of another form")
                     store = self.figures.setdefault(name, {})
                     store.setdefault(one.name, np.full(shape, np.nan))[rows] = values
 
